@@ -1,0 +1,43 @@
+# `make demo` and `make test` do everything on a fresh machine, from finding a Python to installing.
+PYTHON := .venv/bin/python
+STAMP := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install display demo test lint docs checkpoint constraints clean
+
+help:  ## Show what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## Make .venv with the package and its tools
+
+$(STAMP): pyproject.toml constraints.txt scripts/bootstrap
+	scripts/bootstrap
+	@touch $@
+
+display:
+	@scripts/display
+
+demo: install display  ## Predict the packaged slide with the bundled checkpoint
+	.venv/bin/napari-hyperst demo
+
+test: install display  ## Run the tests
+	scripts/with-display $(PYTHON) -m pytest
+
+lint: install  ## Check style, types and the direction of imports
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+docs: install  ## Build the documentation into docs/_build
+	.venv/bin/sphinx-build -W -b html docs docs/_build
+
+checkpoint: install  ## Train the bundled checkpoint again: make checkpoint SECTIONS=FOLDER
+	scripts/train-checkpoint $(SECTIONS)
+
+constraints: install  ## Compile constraints.txt anew
+	.venv/bin/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.12 --upgrade \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt
+
+clean:  ## Remove what was built, but not .venv
+	rm -rf build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
