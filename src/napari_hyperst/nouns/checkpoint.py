@@ -1,0 +1,82 @@
+"""The card of a checkpoint: all that is needed to use it rightly and to make it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_hyperst.nouns.methods import HyperSTConfig
+from napari_hyperst.nouns.panel import LOG2_COUNT
+from napari_hyperst.nouns.tiles import TileSpec
+
+
+class TrainingSlide(BaseModel):
+    """A slide that a checkpoint was trained on.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    fingerprint
+        Hash of its spots, by which a prediction knows that it is looking at training data.
+    spots
+        How many of its spots were used.
+    mpp
+        µm per px of its H&E.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    spots: int
+    mpp: float
+
+
+class Card(BaseModel):
+    """What is written in a checkpoint's ``card.json``.
+
+    Attributes
+    ----------
+    name
+        Name of the checkpoint.
+    schema_version
+        Version of this layout.
+    method
+        Settings of the method.
+    encoder_sha256
+        Hash of the weights of the encoder that the method stands on.
+    tiles
+        Sizes of the tiles it was trained on.
+    transform
+        Scale of the prediction.
+    panel_method, panel_slides
+        How and on which slides the genes were chosen.
+    training_slides
+        The slides it was trained on.
+    validation_slides
+        Names of the slides on which settings or epoch were chosen.
+    training
+        The settings of the training run.
+    metrics
+        What was measured, by set and metric.
+    versions
+        Versions of the packages that made it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    schema_version: int = Field(default=1, ge=1, le=1)
+    method: HyperSTConfig
+    encoder_sha256: str
+    tiles: TileSpec = TileSpec()
+    transform: str = LOG2_COUNT
+    panel_method: str = "listed"
+    panel_slides: tuple[str, ...] = ()
+    training_slides: tuple[TrainingSlide, ...] = ()
+    validation_slides: tuple[str, ...] = ()
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,105 @@
+"""The embeddings of a spot, and the relations of the hierarchy between them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat
+
+Embedding = Literal["spot_image", "niche_image", "spot_gene", "niche_gene"]
+Modality = Literal["image", "gene"]
+
+EMBEDDINGS: tuple[Embedding, ...] = ("spot_image", "niche_image", "spot_gene", "niche_gene")
+
+
+def modality(embedding: Embedding) -> Modality:
+    """Return the modality of an embedding."""
+    return "image" if embedding.endswith("image") else "gene"
+
+
+class Relation(BaseModel):
+    """The parent entails the child: the child should lie in the parent's cone.
+
+    Attributes
+    ----------
+    parent, child
+        Names of two embeddings of the same spot.
+    eta
+        The factor on the parent's half-aperture below which no violation is counted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parent: Embedding
+    child: Embedding
+    eta: PositiveFloat = 1.0
+
+    @property
+    def name(self) -> str:
+        """``parent__child``, as written in tables."""
+        return f"{self.parent}__{self.child}"
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether one side is an embedding of measured expression."""
+        return "gene" in (modality(self.parent), modality(self.child))
+
+
+def _hyperst_relations(cross: float, intra: float) -> tuple[Relation, ...]:
+    return (
+        Relation(parent="spot_image", child="spot_gene", eta=cross),
+        Relation(parent="niche_image", child="niche_gene", eta=cross),
+        Relation(parent="spot_image", child="niche_image", eta=intra),
+        Relation(parent="spot_gene", child="niche_gene", eta=intra),
+    )
+
+
+class AlignmentConfig(BaseModel):
+    """The alignment objective of HyperST, as data (METHODS 1, 2.2 and 8).
+
+    The loss is ``prediction + weight * (contrastive + entailment_weight * entailment)``, where ``contrastive`` is
+    the mean of the contrastive terms and ``entailment`` is ``entailment_scale`` times the sum over the relations.
+
+    Attributes
+    ----------
+    weight
+        Weight of the whole alignment objective; 0 leaves it, and the networks that only it needs, out.
+    entailment_weight
+        Weight of entailment within the alignment.
+    entailment_scale
+        Factor on the sum over the relations: 0.5 in the authors' code, 1/4 in the paper.
+    contrastive
+        Pairs (query, key): rows of the query are classified against all keys of the batch.
+    relations
+        The entailment relations, parent first. To turn the direction round, swap parent and child.
+    min_radius
+        K of the half-aperture.
+    curvature
+        Initial c (the curvature is -c), learnt between 0.1 and 10 unless ``learn_curvature`` is false.
+    temperature
+        Initial temperature of the contrastive terms; its inverse is learnt, up to 100.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: NonNegativeFloat = 0.2
+    entailment_weight: NonNegativeFloat = 0.4
+    entailment_scale: PositiveFloat = 0.5
+    contrastive: tuple[tuple[Embedding, Embedding], ...] = (
+        ("spot_image", "spot_gene"),
+        ("spot_gene", "spot_image"),
+        ("niche_image", "spot_gene"),
+        ("niche_gene", "spot_image"),
+    )
+    relations: tuple[Relation, ...] = _hyperst_relations(cross=0.7, intra=1.2)
+    min_radius: PositiveFloat = 0.1
+    curvature: PositiveFloat = 1.0
+    learn_curvature: bool = True
+    temperature: PositiveFloat = 0.07
+
+    @classmethod
+    def preset(cls, name: Literal["code", "paper"]) -> AlignmentConfig:
+        """Return the objective of the authors' code, or the one that the paper prints."""
+        if name == "code":
+            return cls()
+        return cls(entailment_scale=0.25, relations=_hyperst_relations(cross=1.0, intra=1.0))
