@@ -1,0 +1,181 @@
+"""Measured expression: counts of spots and niches on the model's scale, and the choice of a gene panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from napari_hyperst.errors import SlideError
+from napari_hyperst.nouns.panel import GenePanel
+from napari_hyperst.slides.slide import Slide
+
+#: Prefixes of the mitochondrial and ribosomal genes that HMHVG drops (as published, MTOR and RPN1 go with them).
+_DROPPED_PREFIXES = ("MT", "mt", "RP", "rp")
+#: Highly variable genes taken from each slide before the union (METHODS 2.3).
+_PER_SLIDE = 2000
+
+
+def counts_are_raw(counts: AnnData) -> bool:
+    """Tell raw counts (whole, not negative) from normalised ones, from up to a million stored values."""
+    values = _matrix(counts).data[:1_000_000]
+    return bool(np.isfinite(values).all() and (values >= 0).all() and (values == np.rint(values)).all())
+
+
+def spot_counts(slide: Slide, genes: Sequence[str]) -> NDArray[np.float32]:
+    """Return raw counts of some genes for all spots.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    genes
+        Gene names; those the slide lacks become NaN.
+
+    Returns
+    -------
+    NDArray
+        (n, G) float32; NaN in the rows of spots without counts and the columns of genes not measured.
+
+    Raises
+    ------
+    SlideError
+        If the slide has no counts.
+    """
+    counts = _require_counts(slide)
+    columns = pd.Index(counts.var_names).get_indexer(list(genes))
+    block = _matrix(counts)[:, columns[columns >= 0]].toarray()
+    values = np.full((len(slide.spots), len(genes)), np.nan, dtype=np.float32)
+    counted = slide.count_rows >= 0
+    values[np.ix_(counted, columns >= 0)] = block[slide.count_rows[counted]]
+    return values
+
+
+def niche_counts(slide: Slide, spot: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average raw counts over each spot and those of its ring of neighbours that have counts.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    spot
+        (n, G) raw counts of the spots, NaN rows where uncounted.
+
+    Returns
+    -------
+    NDArray
+        (n, G) float32; NaN rows for spots that are uncounted themselves.
+    """
+    counted = np.flatnonzero(slide.count_rows >= 0)
+    ring = slide.lattice.ring[counted]
+    there = (ring >= 0) & (slide.count_rows[ring] >= 0)
+    filled = np.nan_to_num(spot)
+    total = filled[counted] + np.einsum("nk,nkg->ng", there.astype(np.float32), filled[ring], optimize=True)
+    means = np.full_like(spot, np.nan)
+    means[counted] = total / (1 + there.sum(axis=1, keepdims=True))
+    means[:, np.isnan(spot[counted]).all(axis=0)] = np.nan
+    return means
+
+
+def log2_counts(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Put raw counts on the model's scale, log2(count + 1); NaN stays NaN."""
+    return np.log2(counts + 1, dtype=np.float32)
+
+
+def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
+    """Choose highly-mean, highly-variable genes on the training slides.
+
+    Genes measured on every slide; the union of each slide's 2,000 most variable; without mitochondrial and
+    ribosomal names; then, on the raw counts of all spots together, the smallest m whose top-m by mean and top-m
+    by standard deviation have ``n`` genes in common, trimmed by the sum of both ranks, ties by name (METHODS
+    2.3 and 6.6).
+
+    Parameters
+    ----------
+    slides
+        Training slides, with raw counts.
+    n
+        How many genes to choose.
+
+    Returns
+    -------
+    GenePanel
+        ``n`` genes in alphabetical order.
+
+    Raises
+    ------
+    SlideError
+        If a slide has no raw counts, or fewer than ``n`` genes are left.
+    """
+    tables = [_require_counts(slide) for slide in slides]
+    for slide, table in zip(slides, tables, strict=True):
+        if not counts_are_raw(table):
+            raise SlideError(
+                "its counts are normalised or scaled: they hold values that are no whole numbers",
+                where=slide.path,
+                do="train on raw counts",
+            )
+    common = sorted(set.intersection(*(set(table.var_names) for table in tables)))
+    variable = set().union(*(_most_variable(table[:, common]) for table in tables))
+    genes = np.array(sorted(gene for gene in variable if not gene.startswith(_DROPPED_PREFIXES)))
+    if len(genes) < n:
+        raise SlideError(
+            f"{len(genes)} genes are common to the training slides and variable, fewer than the {n} asked for",
+            do="ask for fewer genes",
+        )
+    stacked = sparse.vstack([_matrix(table[:, genes]).astype(np.float64) for table in tables])
+    mean = np.asarray(stacked.mean(axis=0)).ravel()
+    std = np.sqrt(np.maximum(np.asarray(stacked.power(2).mean(axis=0)).ravel() - mean**2, 0))
+    # Ranks from 0, the highest first; genes are sorted by name, so a stable sort breaks ties by name.
+    mean_rank = np.argsort(np.argsort(-mean, kind="stable"), kind="stable")
+    std_rank = np.argsort(np.argsort(-std, kind="stable"), kind="stable")
+    depth = np.maximum(mean_rank, std_rank)
+    smallest = np.sort(depth)[n - 1]
+    candidates = np.flatnonzero(depth <= smallest)
+    chosen = candidates[np.argsort((mean_rank + std_rank)[candidates], kind="stable")[:n]]
+    return GenePanel(tuple(sorted(genes[chosen].tolist())), "hmhvg", tuple(slide.name for slide in slides))
+
+
+def _most_variable(counts: AnnData) -> set[str]:
+    """Name a slide's most variable genes by normalised dispersion of library-normalised counts.
+
+    Dispersion is z-scored within 20 bins of mean expression (Satija et al. 2015), as scanpy's ``seurat`` flavour.
+    """
+    raw = _matrix(counts).astype(np.float64)
+    seen = np.asarray(raw.sum(axis=0)).ravel() > 0
+    raw = raw[:, seen]
+    totals = np.asarray(raw.sum(axis=1)).ravel()
+    target = np.median(totals[totals > 0])
+    normalised = sparse.csr_matrix(sparse.diags_array(target / np.where(totals > 0, totals, 1.0)) @ raw)
+    mean = np.asarray(normalised.mean(axis=0)).ravel()
+    variance = np.asarray(normalised.power(2).mean(axis=0)).ravel() - mean**2
+    variance *= normalised.shape[0] / max(normalised.shape[0] - 1, 1)
+    mean = np.where(mean == 0, 1e-12, mean)
+    dispersion = variance / mean
+    dispersion = np.log(np.where(dispersion == 0, np.nan, dispersion))
+    frame = pd.DataFrame({"mean": np.log1p(mean), "dispersion": dispersion})
+    frame["bin"] = pd.cut(frame["mean"], bins=20)
+    grouped = frame.groupby("bin", observed=True)["dispersion"]
+    centre, spread = grouped.transform("mean"), grouped.transform(lambda group: group.std(ddof=1))
+    alone = spread.isna()
+    spread = spread.mask(alone, centre)
+    centre = centre.mask(alone, 0.0)
+    score = ((frame["dispersion"] - centre) / spread).fillna(-np.inf).to_numpy()
+    top = np.argsort(-score, kind="stable")[:_PER_SLIDE]
+    return set(counts.var_names[seen][top])
+
+
+def _matrix(counts: AnnData) -> Any:
+    """Return the counts as a sparse matrix, by row where they were not sparse."""
+    return counts.X if sparse.issparse(counts.X) else sparse.csr_matrix(np.asarray(counts.X))
+
+
+def _require_counts(slide: Slide) -> AnnData:
+    if slide.counts is None:
+        raise SlideError("has no counts", where=slide.path, do="give a slide with transcriptomics")
+    return slide.counts

@@ -1,0 +1,57 @@
+"""One reader a format; ``open_slide`` asks each in turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_hyperst.errors import SlideError
+from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr
+from napari_hyperst.slides.slide import Slide, build_slide
+from napari_hyperst.slides.swap import recover
+
+#: Each has ``FORMAT``, ``can_read(path)``, which looks but never raises, and ``read(path, image, table)``.
+READERS = (spatialdata_zarr, space_ranger, legacy_st)
+
+
+def open_slide(
+    path: str | Path, mpp: float | None = None, *, image: str | Path | None = None, table: str | None = None
+) -> Slide:
+    """Open a slide: a Space Ranger ``outs`` folder, a SpatialData Zarr, or a legacy ST section folder.
+
+    Reads metadata and counts, no pixels; but a jpg, png or untiled tif is decoded once into a cached pyramid.
+
+    Parameters
+    ----------
+    path
+        The folder or store.
+    mpp
+        µm per px of the H&E's level 0. By default it follows from the pitch of the spots' lattice.
+    image
+        Space Ranger and legacy ST: the full-resolution H&E file. SpatialData Zarr: the name of the image element,
+        where several fit.
+    table
+        SpatialData Zarr: the name of the table of counts, where several fit.
+
+    Returns
+    -------
+    Slide
+        With a lazy image, spots, lattice, scale and, where measured, counts.
+
+    Raises
+    ------
+    SlideError
+        If the path holds no slide, or a part of it is missing, broken or contradicts the rest.
+    """
+    path = Path(path).expanduser()
+    recover(path)
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise SlideError(f"cannot be looked at ({error.strerror})", where=path, do="check the path") from error
+    if not there:
+        raise SlideError("there is nothing here", where=path, do="check the path")
+    for reader in READERS:
+        if reader.can_read(path):
+            return build_slide(reader.read(path, image, table), mpp)
+    formats = ", ".join(reader.FORMAT for reader in READERS)
+    raise SlideError("is no slide that can be read", where=path, do=f"give one of: {formats}")

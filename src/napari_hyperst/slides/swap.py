@@ -1,0 +1,66 @@
+"""Two folders change places in one step, so that a crash leaves one or the other, never a mix."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from pathlib import Path
+
+_LINUX_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
+_MACOS_SWAP = 2  # RENAME_SWAP of renamex_np(2)
+_AT_FDCWD = -100
+
+
+def exchange(new: Path, old: Path) -> None:
+    """Put ``new`` in the place of ``old``, and ``old`` in the place of ``new``.
+
+    In one system call on Linux and macOS. Elsewhere, and on file systems without it, in two renames between
+    which ``old`` bears the name that ``backup_of`` gives; ``recover`` brings it back after a crash in between.
+
+    Raises
+    ------
+    OSError
+        If the folders cannot be renamed.
+    """
+    if _exchange_atomically(os.fsencode(new), os.fsencode(old)):
+        return
+    backup = backup_of(old)
+    old.rename(backup)
+    try:
+        new.rename(old)
+    except OSError:
+        backup.rename(old)
+        raise
+    backup.rename(new)
+
+
+def backup_of(path: Path) -> Path:
+    """Name that a folder bears between the two renames."""
+    return path.with_name(f".{path.name}.hyperst-backup")
+
+
+def recover(path: Path) -> None:
+    """Bring a folder back that a crash between two renames left under its backup's name."""
+    if not path.exists() and backup_of(path).exists():
+        backup_of(path).rename(path)
+
+
+def _exchange_atomically(new: bytes, old: bytes) -> bool:
+    """Exchange by system call; False where there is no such call."""
+    if sys.platform not in ("linux", "darwin"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        failed = libc.renameat2(_AT_FDCWD, new, _AT_FDCWD, old, _LINUX_EXCHANGE)
+    elif hasattr(libc, "renamex_np"):
+        failed = libc.renamex_np(new, old, _MACOS_SWAP)
+    else:
+        return False
+    if failed:
+        code = ctypes.get_errno()
+        if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            return False
+        raise OSError(code, os.strerror(code), os.fsdecode(old))
+    return True
