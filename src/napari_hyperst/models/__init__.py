@@ -1,0 +1,1 @@
+"""Tiles and counts become points in hyperbolic space and predictions."""

@@ -1,0 +1,215 @@
+"""Checkpoints: a folder with the trained tensors, the genes and a card. No pickle is ever loaded."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from napari_hyperst.errors import CheckpointError
+from napari_hyperst.models.encoders import encoder_spec, weights_sha256
+from napari_hyperst.models.hyperst import HyperST
+from napari_hyperst.nouns.checkpoint import Card
+from napari_hyperst.nouns.panel import GenePanel
+
+WEIGHTS, GENES, CARD = "model.safetensors", "genes.csv", "card.json"
+_BUNDLED = Path(__file__).parents[1] / "assets" / "checkpoints"
+_HUB = "hf://"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained method with all that is needed to use it.
+
+    Attributes
+    ----------
+    model
+        The method, in evaluation mode, on the CPU.
+    panel
+        The genes it predicts.
+    card
+        Its settings and history.
+    sha256
+        Hash of its weights file.
+    """
+
+    model: HyperST
+    panel: GenePanel
+    card: Card
+    sha256: str
+
+
+def bundled_checkpoints() -> tuple[str, ...]:
+    """Return the names of the checkpoints that the package ships."""
+    return tuple(sorted(folder.parent.name for folder in _BUNDLED.glob(f"*/{CARD}")))
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that a model's numbers depend on."""
+    return {name: version(name) for name in ("napari-hyperst", "torch", "timm", "peft", "spatialdata", "numpy")}
+
+
+def save_checkpoint(folder: Path, model: nn.Module, panel: GenePanel, card: Card) -> None:
+    """Write a checkpoint; what was in the folder is replaced only once the new one is whole.
+
+    The base encoder is not written: the card names it, with its hash.
+
+    Parameters
+    ----------
+    folder
+        Where to write.
+    model
+        The method.
+    panel
+        The genes it predicts.
+    card
+        Its settings and history.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if _is_trained(name)}
+        save_file(tensors, staged / WEIGHTS)
+        with (staged / GENES).open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([["gene"], *([gene] for gene in panel.genes)])
+        (staged / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+        os.chmod(staged, 0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            staged.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def load_checkpoint(ref: str | Path) -> Checkpoint:
+    """Load a checkpoint.
+
+    Parameters
+    ----------
+    ref
+        A folder, the name of a bundled checkpoint, or ``hf://owner/repo`` on the Hugging Face hub.
+
+    Returns
+    -------
+    Checkpoint
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, a file is missing or broken, or its encoder is not the one it was trained on.
+    """
+    folder = _find(str(ref))
+    for name in (WEIGHTS, GENES, CARD):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"no {name}, so this is no checkpoint", where=folder, do="give a checkpoint's folder")
+    card = _read_card(folder / CARD)
+    panel = _read_panel(folder / GENES, card)
+    spec = encoder_spec(card.method.encoder)
+    if weights_sha256(spec.weights) != card.encoder_sha256:
+        raise CheckpointError(
+            f"was trained on other weights of {spec.name} (sha256 {card.encoder_sha256[:12]}…)",
+            where=folder,
+            do="register the encoder it was trained on",
+        )
+    model = HyperST(card.method, len(panel))
+    _load_weights(model, folder / WEIGHTS)
+    model.eval()
+    return Checkpoint(model, panel, card, weights_sha256(folder / WEIGHTS))
+
+
+def _is_trained(name: str) -> bool:
+    return not name.startswith("encoder.") or "lora_" in name
+
+
+def _find(ref: str) -> Path:
+    if ref.startswith(_HUB):
+        return _fetch(ref)
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        return folder
+    if ref in bundled_checkpoints():
+        return _BUNDLED / ref
+    raise CheckpointError(
+        "there is no such checkpoint",
+        where=ref,
+        do=f"give a folder, hf://owner/repo, or {', '.join(bundled_checkpoints())}",
+    )
+
+
+def _fetch(ref: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repo = ref.removeprefix(_HUB)
+    try:
+        return Path(snapshot_download(repo, allow_patterns=[WEIGHTS, GENES, CARD]))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            "is gated", where=ref, do=f"ask for access at huggingface.co/{repo}, then run: hf auth login"
+        ) from error
+    except HFValidationError as error:
+        raise CheckpointError(f"names no repository ({error})", where=ref, do="write hf://owner/repo") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"cannot be fetched ({error})", where=ref, do="check the name and the network, or give a folder"
+        ) from error
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        return Card.model_validate_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"cannot be read ({error})", where=path, do="copy the checkpoint again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(
+            f"is no card of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            where=path,
+            do="update napari-hyperst, or copy the checkpoint again",
+        ) from error
+
+
+def _read_panel(path: Path, card: Card) -> GenePanel:
+    try:
+        with path.open(newline="") as file:
+            genes = tuple(row["gene"] for row in csv.DictReader(file))
+        if not genes or not all(genes):
+            raise ValueError("no genes")
+        return GenePanel(genes, card.panel_method, card.panel_slides, card.transform)
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise CheckpointError(f"is no list of genes ({error})", where=path, do="copy the checkpoint again") from error
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"is no whole safetensors file ({error})", where=path, do="copy it again") from error
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if _is_trained(name)}
+    wrong = sorted(wanted.keys() ^ tensors.keys()) or sorted(
+        name for name in wanted if wanted[name].shape != tensors[name].shape
+    )
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} tensors are missing, unknown or of another shape, {wrong[0]} for one",
+            where=path,
+            do="keep card, genes and weights of one training run together",
+        )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise CheckpointError("holds weights that are no finite numbers", where=path, do="train it again")
+    model.load_state_dict(tensors, strict=False)
