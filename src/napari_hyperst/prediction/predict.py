@@ -1,0 +1,239 @@
+"""Slides and a checkpoint become a prediction."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_hyperst.errors import CheckpointError, HyperSTWarning
+from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint
+from napari_hyperst.models.device import Precision, choose_device, choose_dtype
+from napari_hyperst.models.hyperst import HyperST
+from napari_hyperst.models.method import Batch
+from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding, modality
+from napari_hyperst.nouns.prediction import Prediction
+from napari_hyperst.nouns.tiles import TileSpec
+from napari_hyperst.prediction.maps import entailment_cones, hyperbolic_norms, poincare_disk
+from napari_hyperst.slides.expression import counts_are_raw, log2_counts, niche_counts, spot_counts
+from napari_hyperst.slides.slide import Slide
+from napari_hyperst.slides.tiles import TileBatch, niche_um, read_tiles, spots_with_tiles
+
+#: Called with how many spots are done, and of how many.
+Progress = Callable[[int, int], None]
+#: (N, G) log2(count + 1) of all spots of a slide, and of their niches.
+Measured = tuple[NDArray[np.float32], NDArray[np.float32]]
+#: A slide whose px are more than this many times coarser than what tiles are sampled at is warned of.
+_COARSE = 1.5
+
+
+def predict(
+    slide: Slide,
+    checkpoint: Checkpoint | str | Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+    *,
+    batch_size: int = 32,
+    precision: Precision = "auto",
+) -> Prediction[Slide]:
+    """Predict gene expression, and place each spot in the hierarchy.
+
+    Spots whose spot tile reaches over the image's edge are left out; those whose niche is incomplete are kept
+    and flagged.
+
+    Parameters
+    ----------
+    slide
+        From ``open_slide``; counts are needed only for the relations with genes.
+    checkpoint
+        From ``load_checkpoint``, or what that takes.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    progress
+        Called with spots done and spots in all.
+    batch_size
+        Spots at a time; halved, with a warning, when the device runs out of memory.
+    precision
+        What the encoder computes in: ``"float32"``, ``"bfloat16"``, or bfloat16 where the hardware has it.
+
+    Returns
+    -------
+    Prediction
+        For the spots whose tile lies in the image, in the slide's order.
+
+    Raises
+    ------
+    CheckpointError
+        If the slide has counts, but of none of the checkpoint's genes.
+    SlideError
+        If no spot tile lies in the image, or pixels cannot be read.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load_checkpoint(checkpoint)
+    spec, model = checkpoint.card.tiles, checkpoint.model
+    _warn_of_scale(slide, checkpoint)
+    spots = spots_with_tiles(slide, spec)
+    if len(spots) < len(slide.spots):
+        warnings.warn(
+            f"{slide.path}: {len(slide.spots) - len(spots)} of {len(slide.spots)} spots have a {spec.spot_um:g} µm "
+            "tile that reaches over the image's edge; they are left out",
+            HyperSTWarning,
+            stacklevel=2,
+        )
+    measured = _measured(slide, checkpoint)
+    target = choose_device(device)
+    started = time.perf_counter()
+    try:
+        model.to(target).eval()
+        model.encoder.dtype = choose_dtype(precision, target)
+        expression, points = _run(model, spec, slide, spots, measured, batch_size, progress)
+    finally:
+        model.to("cpu")
+    seconds = time.perf_counter() - started
+    c = model.alignment.curvature.item() if model.aligned else float("nan")
+    alignment = checkpoint.card.method.alignment
+    side = niche_um(slide, spec)
+    return Prediction(
+        slide=slide,
+        spots=spots,
+        panel=checkpoint.panel,
+        expression=expression,
+        measured=None if measured is None else measured[0][spots],
+        embeddings=points,
+        disk=poincare_disk(points, c),
+        norms=hyperbolic_norms(points, c),
+        cones=entailment_cones(points, alignment.relations, c, alignment.min_radius),
+        complete_niche=(slide.lattice.complete & slide.inside(side))[spots],
+        in_training=np.full(
+            len(spots), slide.fingerprint in {known.fingerprint for known in checkpoint.card.training_slides}
+        ),
+        curvature=c,
+        card=checkpoint.card,
+        checkpoint_hash=checkpoint.sha256,
+        run={
+            "spot_um": spec.spot_um,
+            "niche_um": side,
+            "device": target.type,
+            "precision": str(model.encoder.dtype).removeprefix("torch."),
+            "seconds": seconds,
+        },
+    )
+
+
+def _run(
+    model: HyperST,
+    spec: TileSpec,
+    slide: Slide,
+    spots: NDArray[np.intp],
+    measured: Measured | None,
+    batch_size: int,
+    progress: Progress | None,
+) -> tuple[NDArray[np.float32], dict[Embedding, NDArray[np.float32]]]:
+    """Run the model over the spots: (n, G) expression, and (n, d) points that are NaN where there are no counts."""
+    row_of = np.full(len(slide.spots), -1)
+    row_of[spots] = np.arange(len(spots))
+    results: dict[str, NDArray[np.float32]] = {}
+    done = 0
+    for tiles in _read_ahead(read_tiles(slide, spec, spots, batch_size)):
+        start = 0
+        while start < len(tiles.spots):
+            part = slice(start, start + batch_size)
+            try:
+                found = _forward(model, tiles, part, measured)
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size = batch_size // 2
+                warnings.warn(
+                    f"out of memory; going on with {batch_size} spots at a time", HyperSTWarning, stacklevel=3
+                )
+                torch.cuda.empty_cache()
+                continue
+            for name, values in found.items():
+                whole = results.setdefault(name, np.full((len(spots), values.shape[1]), np.nan, np.float32))
+                whole[row_of[tiles.spots[part]]] = values
+            start += batch_size
+            done += len(found["expression"])
+            if progress is not None:
+                progress(done, len(spots))
+    return results.pop("expression"), {name: results[name] for name in EMBEDDINGS if name in results}
+
+
+def _forward(
+    model: HyperST, tiles: TileBatch, part: slice, measured: Measured | None
+) -> dict[str, NDArray[np.float32]]:
+    device = next(model.parameters()).device
+    counted = np.zeros(len(tiles.spots[part]), dtype=bool)
+    genes: list[torch.Tensor | None] = [None, None]
+    if measured is not None:
+        rows = [values[tiles.spots[part]] for values in measured]
+        counted = np.isfinite(rows[0]).any(axis=1)
+        genes = [torch.from_numpy(np.nan_to_num(row)).to(device) for row in rows]
+    with torch.inference_mode():
+        found = model(
+            Batch(torch.from_numpy(tiles.spot[part]).to(device), torch.from_numpy(tiles.niche[part]).to(device), *genes)
+        )
+        result = {"expression": found.prediction.cpu().numpy()}
+        for name, points in found.points.items():
+            result[name] = points.float().cpu().numpy()
+            if modality(name) == "gene":
+                result[name][~counted] = np.nan
+    return result
+
+
+def _read_ahead(batches: Iterator[TileBatch]) -> Iterator[TileBatch]:
+    """Read the next batch of tiles in a thread while the model is at work on this one."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def _measured(slide: Slide, checkpoint: Checkpoint) -> Measured | None:
+    """Return measured expression of spots and niches on the checkpoint's genes; None where there are no raw counts."""
+    if slide.counts is None:
+        return None
+    genes = checkpoint.panel.genes
+    missing = sorted(set(genes) - set(slide.counts.var_names))
+    if len(missing) == len(genes):
+        raise CheckpointError(
+            f"none of the checkpoint's {len(genes)} genes ({', '.join(genes[:3])}, …) is among the slide's "
+            f"{slide.counts.n_vars} ({', '.join(slide.counts.var_names[:3])}, …)",
+            where=slide.path,
+            do="use a checkpoint of this species and naming",
+        )
+    if missing:
+        warnings.warn(
+            f"{slide.path}: {len(missing)} of the checkpoint's {len(genes)} genes were not measured ({missing[0]} for "
+            "one); gene embeddings take them as zero",
+            HyperSTWarning,
+            stacklevel=3,
+        )
+    if not counts_are_raw(slide.counts):
+        warnings.warn(
+            f"{slide.path}: the counts are normalised or scaled, so nothing is compared with them",
+            HyperSTWarning,
+            stacklevel=3,
+        )
+        return None
+    spot = spot_counts(slide, genes)
+    return log2_counts(spot), log2_counts(niche_counts(slide, spot))
+
+
+def _warn_of_scale(slide: Slide, checkpoint: Checkpoint) -> None:
+    spec = checkpoint.card.tiles
+    sampled = spec.spot_um / spec.pixels
+    if slide.mpp > _COARSE * max(sampled, *(known.mpp for known in checkpoint.card.training_slides), 0.0):
+        warnings.warn(
+            f"{slide.path}: at {slide.mpp:.2f} µm/px the H&E is coarser than what the checkpoint was trained on "
+            f"({sampled:.2g} µm/px), so expect poor predictions",
+            HyperSTWarning,
+            stacklevel=3,
+        )
