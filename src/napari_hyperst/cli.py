@@ -1,0 +1,383 @@
+"""The verbs in a terminal. Progress goes to standard error; ``--json`` prints one object on standard output."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
+
+app = typer.Typer(
+    help="Predict gene expression from H&E, with hyperbolic image-gene models. For research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
+Mpp = Annotated[float | None, typer.Option(help="µm per px of the H&E; by default from the spots' lattice.")]
+ImageOption = Annotated[
+    str | None, typer.Option("--image", help="The full-resolution H&E file, or the name of a store's image.")
+]
+TableOption = Annotated[str | None, typer.Option("--table", help="The name of a store's table of counts.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DEFAULT_CHECKPOINT = "her2st-dinov2s"
+
+
+@app.command()
+def predict(
+    slides: Annotated[list[Path], typer.Argument(help="Space Ranger folders, SpatialData Zarrs or ST folders.")],
+    out: Annotated[Path, typer.Option(help="The SpatialData Zarr to write; with several slides, a folder of them.")],
+    checkpoint: Annotated[str, typer.Option(help="A folder, a bundled name, or hf://owner/repo.")] = DEFAULT_CHECKPOINT,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Spots at a time.")] = 32,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    mpp: Mpp = None,
+    image: ImageOption = None,
+    table: TableOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the expression of a checkpoint's genes, and write it into a SpatialData Zarr."""
+    from napari_hyperst.models.checkpoint import load_checkpoint
+    from napari_hyperst.prediction import predict as run
+    from napari_hyperst.slides import open_slide
+    from napari_hyperst.slides.export import check_target, export
+
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"there is no precision {precision!r}", do="use auto, float32 or bfloat16")
+    targets = _targets(slides, out)
+    loaded = load_checkpoint(checkpoint)
+    results = []
+    for path, target in zip(slides, targets, strict=True):
+        slide = open_slide(path, mpp, image=image, table=table)
+        check_target(slide, target)
+        prediction = run(
+            slide,
+            loaded,
+            device,
+            _progress(f"{slide.name}: spots"),
+            batch_size=batch_size,
+            precision=precision,  # type: ignore[arg-type]
+        )
+        store = export(prediction, target, command=_command())
+        results.append(_describe(prediction, store))
+    _say(results[0] if len(results) == 1 else {"slides": results}, as_json)
+
+
+@app.command()
+def convert(
+    slide: Annotated[Path, typer.Argument(help="A Space Ranger folder or ST folder.")],
+    out: Annotated[Path, typer.Option(help="The SpatialData Zarr to write.")],
+    mpp: Mpp = None,
+    image: ImageOption = None,
+    table: TableOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a slide as a SpatialData Zarr with a chunked multiscale image."""
+    from napari_hyperst.slides import open_slide
+    from napari_hyperst.slides.export import convert as write
+
+    started = time.perf_counter()
+    opened = open_slide(slide, mpp, image=image, table=table)
+    store = write(opened, out)
+    _say({"store": str(store), "spots": len(opened.spots), "seconds": time.perf_counter() - started}, as_json)
+
+
+@app.command()
+def info(
+    what: Annotated[str, typer.Argument(help="A slide, a store of ours, or a checkpoint.")],
+    mpp: Mpp = None,
+    image: ImageOption = None,
+    table: TableOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a slide holds and at what scale, what a table was made with, or what a checkpoint is."""
+    from napari_hyperst.models.checkpoint import CARD, bundled_checkpoints, load_checkpoint
+    from napari_hyperst.slides import open_slide
+
+    if (
+        what.startswith("hf://")
+        or (Path(what) / CARD).is_file()
+        or (not Path(what).exists() and what in bundled_checkpoints())
+    ):
+        loaded = load_checkpoint(what)
+        card = loaded.card.model_dump(mode="json")
+        _say({"checkpoint": what, "genes": len(loaded.panel), "sha256": loaded.sha256, **card}, as_json)
+    else:
+        _say(_describe_slide(open_slide(what, mpp, image=image, table=table)), as_json)
+
+
+@app.command()
+def train(
+    slides: Annotated[list[Path], typer.Option(help="Training slides: --slides A B …")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    val: Annotated[list[Path] | None, typer.Option(help="Validation slides, to choose the epoch on: --val C …")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings as JSON; --set overrides them.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting: key=value, method.dim=64. Repeat as needed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train HyperST on some slides."""
+    from napari_hyperst.training import train as run
+    from napari_hyperst.training.settings import read_config
+
+    settings_read = read_config(slides, val or [], out, config, settings or [])
+    started = time.perf_counter()
+    checkpoint = run(settings_read, _train_progress())
+    from napari_hyperst.models.checkpoint import load_checkpoint
+
+    card = load_checkpoint(checkpoint).card
+    _say({"checkpoint": str(checkpoint), "seconds": time.perf_counter() - started, **card.metrics}, as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where to write the store and the picture.")] = Path("hyperst-demo"),
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Predict the packaged slide with the bundled checkpoint, and write a store and a picture."""
+    from napari_hyperst.evaluation.figure import draw_prediction
+    from napari_hyperst.models.checkpoint import load_checkpoint
+    from napari_hyperst.prediction import predict as run
+    from napari_hyperst.slides import open_slide
+    from napari_hyperst.slides.export import export
+    from napari_hyperst.slides.sample import sample_folder
+
+    out = _free_folder(out)
+    prediction = run(
+        open_slide(sample_folder()), load_checkpoint(DEFAULT_CHECKPOINT), device, _progress("predicting: spots")
+    )
+    _make_folder(out)
+    store = export(prediction, out / "C2.zarr", command=_command())
+    picture = draw_prediction(prediction, out / "C2.png")
+    _say({**_describe(prediction, store), "picture": str(picture)}, as_json)
+
+
+@app.command()
+def doctor(
+    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Delete the pyramids of decoded images.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what is installed, what there is to compute on, and where decoded images are kept."""
+    import shutil
+
+    import torch
+
+    from napari_hyperst.models.checkpoint import bundled_checkpoints, package_versions
+    from napari_hyperst.models.device import choose_device, choose_dtype
+    from napari_hyperst.slides.image import cache_folder
+
+    cache = cache_folder()
+    if clear_cache:
+        for store in cache.glob("*.zarr"):
+            shutil.rmtree(store)
+    device = choose_device()
+    _say(
+        {
+            "python": platform.python_version(),
+            **package_versions(),
+            "napari": version("napari"),
+            "device": device.type,
+            "precision": str(choose_dtype("auto", device)).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "checkpoints": list(bundled_checkpoints()),
+            "cache": str(cache),
+            "cache_mib": round(sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 2**20, 1),
+        },
+        as_json,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; bad input ends with one line and exit status 2."""
+    words = _spread_lists(list(sys.argv[1:] if arguments is None else arguments))
+    warnings.showwarning = _show_warning
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(?!napari_hyperst)")
+    warnings.filterwarnings("always", category=HyperSTWarning)
+    try:
+        app(args=words, prog_name="napari-hyperst", standalone_mode=True)
+    except HyperSTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _spread_lists(words: list[str]) -> list[str]:
+    """Let ``--slides A B`` and ``--val C D`` stand for the option repeated."""
+    spread: list[str] = []
+    option = None
+    for word in words:
+        if word in ("--slides", "--val"):
+            option = word
+        elif word.startswith("-"):
+            option = None
+            spread.append(word)
+        elif option is not None:
+            spread += [option, word]
+        else:
+            spread.append(word)
+    return spread
+
+
+def _targets(slides: list[Path], out: Path) -> list[Path]:
+    """Return one store for each slide: ``out`` itself for one, ``out/<name>.zarr`` for several."""
+    if len(slides) == 1:
+        return [out]
+    names = [slide.resolve().parent.name if slide.name == "outs" else slide.resolve().name for slide in slides]
+    targets = [out / f"{name.removesuffix('.zarr')}.zarr" for name in names]
+    twice = sorted({target.name for target in targets if targets.count(target) > 1})
+    if twice:
+        raise StoreError(f"several slides would be written to {twice[0]}", where=out, do="predict them one by one")
+    _make_folder(out)
+    return targets
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot be made ({error.strerror})", where=out, do="name another folder") from error
+
+
+def _free_folder(out: Path) -> Path:
+    """Return the folder, or the first of its name with a number where nothing is yet."""
+    candidates = (out if i == 1 else out.with_name(f"{out.name}-{i}") for i in range(1, 1000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _describe(prediction: Any, store: Path) -> dict[str, Any]:
+    from napari_hyperst.nouns.metrics import summarise
+
+    seconds = float(prediction.run["seconds"])
+    content: dict[str, Any] = {
+        "store": str(store),
+        "slide": str(prediction.slide.path),
+        "checkpoint": prediction.card.name,
+        "device": prediction.run["device"],
+        "spots": len(prediction.spots),
+        "genes": len(prediction.panel),
+        "mpp": prediction.slide.mpp,
+        "seconds": seconds,
+        "tiles_per_second": 2 * len(prediction.spots) / seconds,
+        "in_training": bool(prediction.in_training.any()),
+        "violating": {
+            cones.relation.name: float((cones.violation[cones.violation >= 0] > 0).mean()) for cones in prediction.cones
+        },
+    }
+    if prediction.measured is not None:
+        content |= summarise(prediction.expression, prediction.measured)
+    return content
+
+
+def _describe_slide(slide: Any) -> dict[str, Any]:
+    height, width = slide.image.shape_px
+    content: dict[str, Any] = {
+        "slide": str(slide.path),
+        "name": slide.name,
+        "image": slide.source.image,
+        "width_px": width,
+        "height_px": height,
+        "levels": len(slide.image.levels),
+        "mpp": slide.mpp,
+        "spots": len(slide.spots),
+        "spot_diameter_um": slide.spots.diameter_um,
+        "lattice": slide.lattice.kind,
+        "pitch_um": slide.pitch_um if slide.lattice.kind != "none" else None,
+        "complete_niches": int(slide.lattice.complete.sum()),
+    }
+    if slide.counts is not None:
+        content |= {
+            "table": slide.source.table,
+            "genes": slide.counts.n_vars,
+            "counted_spots": int((slide.count_rows >= 0).sum()),
+        }
+    predictions = {
+        name: {key: value for key, value in table.uns["hyperst"].items() if isinstance(value, str | float | int)}
+        for name, table in slide.sdata.tables.items()
+        if "hyperst" in table.uns
+    }
+    if predictions:
+        content["predictions"] = predictions
+    return content
+
+
+def _say(content: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(content, default=float, allow_nan=False))
+        return
+    for key, value in content.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for inner, number in value.items():
+                print(f"  {inner}: {_pretty(number)}")
+        else:
+            print(f"{key}: {_pretty(value)}")
+
+
+def _pretty(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _command() -> str:
+    return shlex.join(["napari-hyperst", *sys.argv[1:]])
+
+
+def _progress(what: str) -> Callable[[int, int], None]:
+    """Return a reporter of progress with an estimate of the time left, on standard error."""
+    started = time.monotonic()
+    shown = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if done < total and now - shown < (0.2 if sys.stderr.isatty() else 10):
+            return
+        shown = now
+        left = (now - started) / max(done, 1) * (total - done)
+        end = "\r" if sys.stderr.isatty() and done < total else "\n"
+        print(f"{what} {done}/{total}, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+
+    return report
+
+
+def _train_progress() -> Callable[[str, dict[str, Any]], None]:
+    reporters: dict[int, Callable[[int, int], None]] = {}
+
+    def report(kind: str, content: dict[str, Any]) -> None:
+        if kind == "progress":
+            total = int(content["total"])
+            reporters.setdefault(total, _progress(str(content["what"])))(int(content["done"]), total)
+        elif kind == "epoch":
+            numbers = {
+                key: content[key]
+                for key in ("total", "prediction", "validation/pcc", "validation/mse")
+                if key in content
+            }
+            told = ", ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+            print(f"epoch {content['epoch']}/{content['of']}: {told}", file=sys.stderr)
+
+    return report
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    kind = "warning" if issubclass(category, HyperSTWarning) else category.__name__
+    print(f"{kind}: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Methods on the same splits become tables and figures."""
