@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spatialdata as sd
+import torch
+
+from napari_hyperst.errors import StoreError
+from napari_hyperst.models.checkpoint import Checkpoint
+from napari_hyperst.nouns.checkpoint import Card
+from napari_hyperst.nouns.metrics import pearson_by_gene
+from napari_hyperst.prediction import predict
+from napari_hyperst.slides import open_slide
+from napari_hyperst.slides import swap as swap_module
+from napari_hyperst.slides.export import convert, export
+
+
+@pytest.fixture
+def store(tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """Return a store that was predicted into."""
+    return export(predict(open_slide(tiny_section), tiny_checkpoint), tmp_path / "corner.zarr", command="a test")
+
+
+def test_spatialdata_alone_reads_all_that_was_predicted(
+    store: Path, tiny_section: Path, tiny_checkpoint: Checkpoint
+) -> None:
+    prediction = predict(open_slide(tiny_section), tiny_checkpoint)
+    sdata = sd.read_zarr(store)
+    table = sdata.tables["table_hyperst"]
+    np.testing.assert_array_equal(table.X, prediction.expression)
+    np.testing.assert_array_equal(table.layers["measured"], prediction.measured)
+    assert list(table.var_names) == list(tiny_checkpoint.panel.genes)
+    np.testing.assert_allclose(table.var["pcc"], pearson_by_gene(prediction.expression, prediction.measured))
+    assert table.uns["spatialdata_attrs"]["region"] == "corner"
+    assert list(table.obs_names) == list(prediction.slide.spots.ids[prediction.spots])
+    assert set(table.obs_names) < set(sdata.tables["table"].obs_names)  # a spot tile at the edge is left out
+    matched = sd.match_table_to_element(sdata, "corner", "table_hyperst")
+    assert matched.n_obs == table.n_obs
+    card = Card.model_validate_json(table.uns["hyperst"]["card"])
+    assert card == prediction.card
+    assert table.uns["hyperst"]["command"] == "a test"
+    for name in ("mpp", "spot_um", "niche_um", "curvature", "min_radius", "checkpoint_sha256", "device", "precision"):
+        assert name in table.uns["hyperst"]
+
+
+def test_norms_and_violations_follow_from_the_stored_embeddings(store: Path) -> None:
+    """Recomputed in float64 by the textbook forms of METHODS 1, which lose nothing at these radii and in float64."""
+    table = sd.read_zarr(store).tables["table_hyperst"]
+    meta = table.uns["hyperst"]
+    c, k = meta["curvature"], meta["min_radius"]
+    assert len(meta["eta"]) == 4
+    for name in ("spot_image", "niche_image", "spot_gene", "niche_gene"):
+        x = table.obsm[f"hyperst_{name}"].astype(np.float64)
+        norm = np.arccosh(np.sqrt(1 + c * (x**2).sum(axis=1))) / np.sqrt(c)
+        np.testing.assert_allclose(table.obs[f"norm_{name}"], norm, rtol=1e-6)
+        disk = table.obsm[f"hyperst_disk_{name}"]
+        np.testing.assert_allclose(2 * np.arctanh(np.linalg.norm(disk, axis=1)) / np.sqrt(c), norm, rtol=1e-4)
+    for relation, eta in meta["eta"].items():
+        parent, child = relation.split("__")
+        x, y = (table.obsm[f"hyperst_{name}"].astype(np.float64) for name in (parent, child))
+        xt, yt = (np.sqrt(1 / c + (p**2).sum(axis=1)) for p in (x, y))
+        product = c * ((x * y).sum(axis=1) - xt * yt)
+        exterior = np.arccos((yt + xt * product) / (np.linalg.norm(x, axis=1) * np.sqrt(product**2 - 1)))
+        aperture = np.arcsin(np.minimum(1, 2 * k / (np.sqrt(c) * np.linalg.norm(x, axis=1))))
+        np.testing.assert_allclose(table.obs[f"exterior_angle_{relation}"], exterior, atol=2e-6)
+        np.testing.assert_allclose(table.obs[f"half_aperture_{relation}"], aperture, atol=2e-6)
+        np.testing.assert_allclose(
+            table.obs[f"violation_{relation}"], np.maximum(0, exterior - eta * aperture), atol=2e-6
+        )
+
+
+def test_no_counts_leave_one_relation(tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    whole = sd.read_zarr(convert(open_slide(tiny_section), tmp_path / "counted.zarr"))
+    bare = sd.SpatialData(images=dict(whole.images), shapes=dict(whole.shapes))
+    bare.attrs = whole.attrs
+    bare.write(tmp_path / "bare.zarr")
+    slide = open_slide(tmp_path / "bare.zarr")
+    assert slide.counts is None
+    out = export(predict(slide, tiny_checkpoint), tmp_path / "out.zarr")
+    table = sd.read_zarr(out).tables["hyperst"]
+    assert [name for name in table.obs if name.startswith("violation")] == ["violation_spot_image__niche_image"]
+    assert "measured" not in table.layers
+    assert not {"pcc", "mse"} & set(table.var)
+    assert {name for name in table.obsm if name.startswith("hyperst_disk")} == {
+        "hyperst_disk_spot_image",
+        "hyperst_disk_niche_image",
+    }
+
+
+def test_uncounted_spots_are_blank_where_counts_are_needed(
+    section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    lines = (section / "corner.tsv").read_text().splitlines()
+    dropped = lines.pop(5).split("\t")[0]
+    (section / "corner.tsv").write_text("\n".join(lines) + "\n")
+    out = export(predict(open_slide(section), tiny_checkpoint), tmp_path / "out.zarr")
+    table = sd.read_zarr(out).tables["table_hyperst"]
+    row = table.obs.loc[dropped]
+    assert np.isfinite(table[dropped].X).all()
+    assert np.isnan(row["violation_spot_image__spot_gene"])
+    assert np.isfinite(row["violation_spot_image__niche_image"])
+    assert np.isnan(table[dropped].layers["measured"]).all()
+    assert table.obs["violation_spot_image__spot_gene"].isna().sum() == 1
+    assert table.var["pcc"].notna().any()
+
+
+def test_predicting_into_the_slides_own_store_adds_one_table_and_touches_nothing_else(
+    tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = convert(open_slide(tiny_section), tmp_path / "own.zarr")
+    before = _contents(path)
+    slide = open_slide(path)
+    export(predict(slide, tiny_checkpoint), path)
+    after = _contents(path)
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert changed == {Path("zarr.json"), Path("tables/zarr.json")} & changed
+    assert all(name.parts[:2] == ("tables", "table_hyperst") for name in set(after) - set(before))
+    assert set(sd.read_zarr(path).tables) == {"table", "table_hyperst"}
+    # Again, with other numbers: the table is replaced as a whole.
+    with torch.no_grad():
+        tiny_checkpoint.model.output.bias += 1
+    again = predict(open_slide(path), tiny_checkpoint)
+    export(again, path)
+    sdata = sd.read_zarr(path)
+    assert set(sdata.tables) == {"table", "table_hyperst"}
+    np.testing.assert_array_equal(sdata.tables["table_hyperst"].X, again.expression)
+    assert not [p.name for p in tmp_path.iterdir() if p.name != "own.zarr"]
+
+
+def test_table_has_a_name_of_its_choice(tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = convert(open_slide(tiny_section), tmp_path / "own.zarr")
+    prediction = predict(open_slide(path), tiny_checkpoint)
+    export(prediction, path, table="second_model")
+    assert set(sd.read_zarr(path).tables) == {"table", "second_model"}
+    with pytest.raises(StoreError, match="'table' that is not ours"):
+        export(prediction, path, table="table")
+    with pytest.raises(StoreError, match="'corner' that is not ours"):
+        export(prediction, path, table="corner")
+
+
+def test_a_name_taken_a_missing_folder_and_a_file_in_the_way(
+    tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    prediction = predict(open_slide(tiny_section), tiny_checkpoint)
+    (tmp_path / "taken.zarr").mkdir()
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "taken.zarr", tmp_path / "file", tmp_path / "none" / "x.zarr", tmp_path / "file" / "x"):
+        with pytest.raises(StoreError) as caught:
+            export(prediction, path)
+        assert str(tmp_path) in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.zarr"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_failed_write_leaves_the_old_store_whole(
+    tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = convert(open_slide(tiny_section), tmp_path / "own.zarr")
+    prediction = predict(open_slide(path), tiny_checkpoint)
+    before = _contents(path)
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sd.SpatialData, "write_element", full_disk)
+    with pytest.raises(StoreError, match="No space left"):
+        export(prediction, path)
+    assert _contents(path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["own.zarr"]
+
+
+def test_a_table_that_reads_back_wrong_is_not_kept(
+    tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = predict(open_slide(tiny_section), tiny_checkpoint)
+    write = sd.SpatialData.write
+
+    def flip(self: sd.SpatialData, path: Path, *args: object, **kwargs: object) -> None:
+        self.tables["table_hyperst"].X[0, 0] += 1
+        write(self, path, *args, **kwargs)
+        self.tables["table_hyperst"].X[0, 0] -= 1
+
+    monkeypatch.setattr(sd.SpatialData, "write", flip)
+    with pytest.raises(StoreError, match="did not read back"):
+        export(prediction, tmp_path / "out.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from napari_hyperst.slides import export as module, open_slide
+from napari_hyperst.slides.export import convert
+moment, source, out = sys.argv[1:]
+slide = open_slide(source)
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+import spatialdata
+if moment == "before": spatialdata.SpatialData.write = die
+else: Path.rename = die
+convert(slide, out)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize("moment", ["before", "renaming"])
+def test_a_killed_export_leaves_no_store_of_that_name(
+    tiny_section: Path, tmp_path: Path, cache: Path, moment: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, moment, str(tiny_section), str(tmp_path / "out.zarr")],
+        env=os.environ,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+    if not atomic:
+        monkeypatch.setattr(swap_module, "_exchange_atomically", lambda *_: False)
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    old.mkdir()
+    (new / "n").touch()
+    (old / "o").touch()
+    swap_module.exchange(new, old)
+    assert [p.name for p in old.iterdir()] == ["n"]
+    assert [p.name for p in new.iterdir()] == ["o"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_a_store_left_under_its_backups_name_is_found_again(tiny_section: Path, tmp_path: Path) -> None:
+    """Where there is no exchange in one call, a crash between two renames loses nothing."""
+    path = convert(open_slide(tiny_section), tmp_path / "own.zarr")
+    path.rename(swap_module.backup_of(path))
+    assert len(open_slide(path).spots) > 30
+    assert [p.name for p in tmp_path.iterdir()] == ["own.zarr"]
+
+
+def _contents(path: Path) -> dict[Path, bytes]:
+    return {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
