@@ -28,9 +28,15 @@ def contrastive_loss(query: Tensor, key: Tensor, logit_scale: Tensor, c: Tensor)
         Logarithm of the inverse temperature.
     c
         The space has curvature -c.
+
+    Returns
+    -------
+    Tensor
+        0-dimensional, in nats.
     """
-    logits = -logit_scale.exp() * lorentz.pairwise_distance(query, key, c)
-    return F.cross_entropy(logits, torch.arange(len(query), device=query.device))
+    with torch.autocast(query.device.type, enabled=False):
+        logits = -logit_scale.exp() * lorentz.pairwise_distance(query, key, c)
+        return F.cross_entropy(logits, torch.arange(len(query), device=query.device))
 
 
 def entailment_loss(parent: Tensor, child: Tensor, c: Tensor, eta: float, min_radius: float) -> Tensor:
@@ -46,9 +52,21 @@ def entailment_loss(parent: Tensor, child: Tensor, c: Tensor, eta: float, min_ra
         Factor on the half-aperture.
     min_radius
         K of the half-aperture.
+
+    Returns
+    -------
+    Tensor
+        0-dimensional, in radians.
     """
-    exterior = lorentz.exterior_angle(parent, child, c)
-    return F.relu(exterior - eta * lorentz.half_aperture(parent, c, min_radius)).mean()
+    return _cone(parent, child, c, eta, min_radius)[2].mean()
+
+
+def _cone(parent: Tensor, child: Tensor, c: Tensor, eta: float, min_radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (B,) exterior angles, half-apertures and violations."""
+    with torch.autocast(parent.device.type, enabled=False):
+        exterior = lorentz.exterior_angle(parent, child, c)
+        aperture = lorentz.half_aperture(parent, c, min_radius)
+        return exterior, aperture, F.relu(exterior - eta * aperture)
 
 
 class Alignment(nn.Module):
@@ -75,11 +93,24 @@ class Alignment(nn.Module):
 
     @property
     def curvature(self) -> Tensor:
-        """C > 0; the space has curvature -c."""
+        """The number c > 0, 0-dimensional; the space has curvature -c."""
         return self.log_curvature.exp()
 
     def lift(self, features: Tensor, modality: Modality) -> Tensor:
-        """Scale (B, d) Euclidean features and lift them to (B, d) points, in float32 at least."""
+        """Scale Euclidean features by their modality's alpha and lift them onto the hyperboloid.
+
+        Parameters
+        ----------
+        features
+            (B, d) features, of any floating type.
+        modality
+            Which alpha to use.
+
+        Returns
+        -------
+        Tensor
+            (B, d) space components in float32, under autocast too.
+        """
         with torch.autocast(features.device.type, enabled=False):
             return lorentz.exp_map0(features.float() * self.log_alpha[modality].exp(), self.curvature)
 
@@ -94,8 +125,8 @@ class Alignment(nn.Module):
         Returns
         -------
         dict
-            ``contrastive/<query>__<key>``, ``entailment/<parent>__<child>``, their combinations ``hca`` and ``hea``,
-            and the weighted ``total``.
+            0-dimensional tensors: ``contrastive/<query>__<key>``, ``entailment/<parent>__<child>``, their combinations
+            ``hca`` and ``hea``, and the weighted ``total``.
         """
         c, config = self.curvature, self.config
         contrastive = {
@@ -108,29 +139,45 @@ class Alignment(nn.Module):
             )
             for relation in config.relations
         }
-        none = self.logit_scale.new_zeros(())
-        hca = sum(contrastive.values(), none) / max(len(contrastive), 1)
-        hea = config.entailment_scale * sum(entailment.values(), none)
+        nothing = self.logit_scale.new_zeros(())
+        hca = sum(contrastive.values(), nothing) / max(len(contrastive), 1)
+        hea = config.entailment_scale * sum(entailment.values(), nothing)
         total = config.weight * (hca + config.entailment_weight * hea)
         return {**contrastive, **entailment, "hca": hca, "hea": hea, "total": total}
 
     def violation(self, points: Mapping[Embedding, Tensor], relation: Relation) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (B,) exterior angles, half-apertures and violations of a relation, in radians."""
-        exterior = lorentz.exterior_angle(points[relation.parent], points[relation.child], self.curvature)
-        aperture = lorentz.half_aperture(points[relation.parent], self.curvature, self.config.min_radius)
-        return exterior, aperture, F.relu(exterior - relation.eta * aperture)
+        """Return how far each child lies outside its parent's cone.
+
+        Parameters
+        ----------
+        points
+            (B, d) space components of the relation's two embeddings.
+        relation
+            Which of them is the parent, and eta.
+
+        Returns
+        -------
+        tuple
+            (B,) exterior angles, half-apertures and violations ``max(0, exterior - eta * aperture)``, in radians.
+        """
+        parent, child = points[relation.parent], points[relation.child]
+        return _cone(parent, child, self.curvature, relation.eta, self.config.min_radius)
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Keep the learnt scalars within their bounds; to be called after each step of the optimiser."""
-        low, high = (math.log(bound) for bound in CURVATURE_BOUNDS)
-        self.log_curvature.clamp_(low, high)
+        """Bring the learnt scalars back within their bounds; to be called after each step of the optimiser.
+
+        A curvature that is not learnt stays what the config says.
+        """
+        if self.log_curvature.requires_grad:
+            low, high = (math.log(bound) for bound in CURVATURE_BOUNDS)
+            self.log_curvature.clamp_(low, high)
         self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         for log_alpha in self.log_alpha.values():
             log_alpha.clamp_(max=0.0)
 
     def scalars(self) -> dict[str, float]:
-        """Return curvature, temperature and the two scales, for the log."""
+        """Return ``curvature``, ``temperature``, ``alpha_image`` and ``alpha_gene`` as numbers, for the log."""
         return {
             "curvature": self.curvature.item(),
             "temperature": math.exp(-self.logit_scale.item()),

@@ -1,16 +1,21 @@
 """The hyperboloid model of hyperbolic space: maps, distances and entailment cones.
 
-Convention: the curvature is -c with c > 0. A point is given by its space components x in R^d alone; its time
-component is sqrt(1/c + |x|^2). The origin of the hyperboloid is x = 0. Rows of a tensor are points.
+Convention: the curvature is -c with c > 0, a float or a 0-dimensional tensor. A point is given by its space
+components x in R^d alone; its time component is sqrt(1/c + |x|^2), and x = 0 is the origin. Rows are points.
 
-All functions compute in float64 with autocast off, from polar coordinates: the radius a = asinh(sqrt(c) |x|) and
-the unit direction x / |x|. The textbook forms lose all digits in float32 at radii that training reaches (METHODS 1
-and 7.1); these are exact to float32 rounding. They return float32 for half-precision inputs and the input's type
-otherwise. On devices without float64 (MPS) the same forms run in float32; the relative error in distance then grows
-to 1e-4 and that in angles to 1e-3 at radius 6.
+All functions compute in float64 with autocast off, from polar coordinates: the radius a = asinh(sqrt(c) |x|) and the
+unit direction u = x / |x|. The textbook forms, acosh of an inner product and acos of a ratio, lose all digits in
+float32 at radii that training reaches (METHODS 1 and 7.1); these are exact to the rounding of float32. The result is
+float32 for half-precision inputs and has the first input's type otherwise.
 
-Where a function is not differentiable (coincident points, the origin, the critical radius of a cone) its gradient
-is taken as zero, so that no NaN or infinity enters training.
+On devices without float64 (MPS) the same polar forms run in float32; they lose less there than the simpler Cartesian
+ones. For separations of at least 0.001 and sqrt(c) times the radius of at most 6, distances of pairs of rows are then
+off by up to 2e-3 of themselves and exterior angles by up to 4e-3 radians (1e-5 of either at a separation of 1).
+``pairwise_distance``, whose Gram matrix cancels, is then off by up to 1e-3 sinh(sqrt(c) radius) / sqrt(c) for points
+that nearly coincide.
+
+Where a function is not differentiable (coincident points, collinear points, the critical radius of a cone) its
+gradient is taken as zero, so that neither NaN nor infinity enters training. NaN in a row of the input stays NaN.
 """
 
 from __future__ import annotations
@@ -20,6 +25,9 @@ from torch import Tensor
 
 Curvature = Tensor | float
 
+#: Bound on sqrt(c) |v| in ``exp_map0``: sinh of it squared (3e34) still fits float32, so no infinity gets in.
+MAX_RADIUS = 40.0
+
 
 def exp_map0(v: Tensor, c: Curvature) -> Tensor:
     """Lift tangent vectors at the origin: ``sinh(sqrt(c) |v|) v / (sqrt(c) |v|)`` (METHODS 1).
@@ -27,7 +35,8 @@ def exp_map0(v: Tensor, c: Curvature) -> Tensor:
     Parameters
     ----------
     v
-        (..., d) tangent vectors; |v| is the distance from the origin that the point will have.
+        (..., d) tangent vectors; |v| is the distance from the origin that the point will have, up to
+        ``MAX_RADIUS / sqrt(c)``.
     c
         The space has curvature -c.
 
@@ -37,13 +46,15 @@ def exp_map0(v: Tensor, c: Curvature) -> Tensor:
         (..., d) space components.
     """
     with _exact(v):
-        w, root = _upcast(v), _root(c, v)
-        r = root * _length(w)
-        return _downcast(w * torch.where(r > 0, torch.sinh(r) / torch.where(r > 0, r, 1.0), 1.0), v)
+        w = _upcast(v)
+        radius = _root(c, v) * _length(w)
+        origin = radius == 0
+        stretch = torch.sinh(radius.clamp(max=MAX_RADIUS)) / torch.where(origin, 1.0, radius)
+        return _downcast(w * torch.where(origin, 1.0, stretch), v)
 
 
 def log_map0(x: Tensor, c: Curvature) -> Tensor:
-    """Invert ``exp_map0``: ``asinh(sqrt(c) |x|) x / (sqrt(c) |x|)``.
+    """Invert ``exp_map0``: ``asinh(sqrt(c) |x|) x / (sqrt(c) |x|)`` (METHODS 1).
 
     Parameters
     ----------
@@ -58,13 +69,28 @@ def log_map0(x: Tensor, c: Curvature) -> Tensor:
         (..., d) tangent vectors at the origin.
     """
     with _exact(x):
-        y, root = _upcast(x), _root(c, x)
-        r = root * _length(y)
-        return _downcast(y * torch.where(r > 0, torch.asinh(r) / torch.where(r > 0, r, 1.0), 1.0), x)
+        y = _upcast(x)
+        length = _root(c, x) * _length(y)
+        origin = length == 0
+        shrink = torch.asinh(length) / torch.where(origin, 1.0, length)
+        return _downcast(y * torch.where(origin, 1.0, shrink), x)
 
 
 def norm(x: Tensor, c: Curvature) -> Tensor:
-    """Return (...) geodesic distances of (..., d) points from the origin, ``asinh(sqrt(c) |x|) / sqrt(c)``."""
+    """Return geodesic distances from the origin, ``asinh(sqrt(c) |x|) / sqrt(c)``.
+
+    Parameters
+    ----------
+    x
+        (..., d) space components.
+    c
+        The space has curvature -c.
+
+    Returns
+    -------
+    Tensor
+        (...) distances.
+    """
     with _exact(x):
         root = _root(c, x)
         return _downcast((torch.asinh(root * _length(_upcast(x))) / root).squeeze(-1), x)
@@ -73,7 +99,7 @@ def norm(x: Tensor, c: Curvature) -> Tensor:
 def distance(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
     """Return geodesic distances of pairs of points.
 
-    ``sinh(sqrt(c) d / 2)^2 = sinh((a - b) / 2)^2 + sinh a sinh b |u - v|^2 / 4`` for radii a, b and directions
+    ``sinh(sqrt(c) d / 2)^2 = sinh((a - b) / 2)^2 + sinh a sinh b |u - v|^2 / 4`` for radii a, b and unit directions
     u, v (METHODS 1).
 
     Parameters
@@ -90,15 +116,20 @@ def distance(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
     """
     with _exact(x):
         root = _root(c, x)
-        (a, u), (b, v) = _polar(x, root), _polar(y, root)
-        h = ((u - v) ** 2).sum(-1, keepdim=True) / 4
-        return _downcast(_distance(a, b, h, root).squeeze(-1), x)
+        (p, r, u), (q, s, v) = _polar(x, root), _polar(y, root)
+        sideways = r * s * ((u - v) ** 2).sum(-1, keepdim=True) / 4
+        # At the origin there is no direction, but the same term, (|p||q| - p.q) / 2, still has a gradient.
+        sideways = torch.where(r * s == 0, -(p * q).sum(-1, keepdim=True) / 2, sideways)
+        return _downcast(_distance(r, s, sideways, root).squeeze(-1), x)
 
 
 def pairwise_distance(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
     """Return geodesic distances of each of some points to each of others.
 
-    The angle comes from a float64 Gram matrix of directions, so nothing of size (B1, B2, d) is made.
+    The form of ``distance``, with ``sinh a sinh b |u - v|^2 / 4`` from a float64 Gram matrix, so that nothing of size
+    (B1, B2, d) is made. Relative error 2e-7 for separations of at least 0.01 and sqrt(c) times the radius of at most
+    4; beyond, the cancellation in the Gram matrix adds up to 2e-8 sinh(sqrt(c) radius) / sqrt(c) to the distance of
+    points that nearly coincide.
 
     Parameters
     ----------
@@ -114,9 +145,11 @@ def pairwise_distance(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
     """
     with _exact(x):
         root = _root(c, x)
-        (a, u), (b, v) = _polar(x, root), _polar(y, root)
-        h = ((1 - u @ v.T) / 2).clamp(0, 1)
-        return _downcast(_distance(a, b.T, h, root), x)
+        p, q = root * _upcast(x), root * _upcast(y)
+        r, s = _length(p), _length(q).mT
+        sideways = (r * s - p @ q.mT) / 2
+        sideways = torch.where(sideways < 0, 0.0, sideways)  # by rounding; unlike clamp, keeps the gradient at 0
+        return _downcast(_distance(r, s, sideways, root), x)
 
 
 def half_aperture(x: Tensor, c: Curvature, min_radius: float = 0.1) -> Tensor:
@@ -137,16 +170,17 @@ def half_aperture(x: Tensor, c: Curvature, min_radius: float = 0.1) -> Tensor:
         (...) radians in (0, pi/2].
     """
     with _exact(x):
-        scaled = _root(c, x) * _length(_upcast(x))
-        narrow = scaled > 2 * min_radius
-        angle = torch.asin(2 * min_radius / torch.where(narrow, scaled, 4 * min_radius))
-        return _downcast(torch.where(narrow, angle, torch.pi / 2).squeeze(-1), x)
+        length = _root(c, x) * _length(_upcast(x))
+        fully_open = length <= 2 * min_radius
+        angle = torch.asin(2 * min_radius / torch.where(fully_open, 4 * min_radius, length))
+        return _downcast(torch.where(fully_open, torch.pi / 2, angle).squeeze(-1), x)
 
 
 def exterior_angle(parent: Tensor, child: Tensor, c: Curvature) -> Tensor:
     """Return the angle at the parent between the ray from the origin, prolonged, and the geodesic to the child.
 
-    ``atan2(2 sinh b sqrt(h (1 - h)), sinh(b - a) - 2 cosh a sinh b h)`` with h = |u - v|^2 / 4 (METHODS 1).
+    ``atan2(2 sinh b sqrt(h (1 - h)), sinh(b - a) - 2 cosh a sinh b h)`` with h = |u - v|^2 / 4, for radii a, b and
+    unit directions u, v of parent and child (METHODS 1).
 
     Parameters
     ----------
@@ -158,16 +192,17 @@ def exterior_angle(parent: Tensor, child: Tensor, c: Curvature) -> Tensor:
     Returns
     -------
     Tensor
-        (...) radians in [0, pi]; 0 where the two coincide.
+        (...) radians in [0, pi]; 0 where the two coincide, and for a parent at the origin, from where all is outward.
     """
     with _exact(parent):
         root = _root(c, parent)
-        (a, u), (b, v) = _polar(parent, root), _polar(child, root)
-        h = ((u - v) ** 2).sum(-1, keepdim=True) / 4
-        across = torch.sinh(b) * _length(u - v) * _length(u + v) / 2
-        along = torch.sinh(b - a) - 2 * torch.cosh(a) * torch.sinh(b) * h
-        coincide = (across == 0) & (along == 0)
-        angle = torch.atan2(across, torch.where(coincide, 1.0, along))
+        (_, r, u), (_, s, v) = _polar(parent, root), _polar(child, root)
+        a, b = torch.asinh(r), torch.asinh(s)
+        gap, sum_ = _length(u - v), _length(u + v)
+        across = s * gap * sum_ / 2
+        along = torch.sinh(b - a) - torch.sqrt(1 + r * r) * s * gap**2 / 2
+        undefined = (r == 0) | ((across == 0) & (along == 0))
+        angle = torch.atan2(torch.where(undefined, 0.0, across), torch.where(undefined, 1.0, along))
         return _downcast(angle.squeeze(-1), parent)
 
 
@@ -188,26 +223,27 @@ def _downcast(result: Tensor, like: Tensor) -> Tensor:
 
 
 def _root(c: Curvature, like: Tensor) -> Tensor:
-    return torch.as_tensor(c, device=like.device).to(_working_type(like)).sqrt()
+    return torch.as_tensor(c, dtype=_working_type(like), device=like.device).sqrt()
 
 
 def _length(x: Tensor) -> Tensor:
-    """Return (..., 1) lengths; the gradient at zero is zero."""
+    """Return (..., 1) lengths of rows; the gradient of a row of zeros is zero."""
     return _safe_root((x * x).sum(-1, keepdim=True))
 
 
 def _safe_root(square: Tensor) -> Tensor:
-    positive = square > 0
-    return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
+    zero = square == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, square).sqrt())
 
 
-def _polar(x: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (..., 1) radii in units of 1 / sqrt(c), and (..., d) unit directions, zero at the origin."""
-    y = _upcast(x)
-    length = _length(y)
-    return torch.asinh(root * length), y / torch.where(length > 0, length, 1.0)
+def _polar(x: Tensor, root: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return p = sqrt(c) x, its (..., 1) lengths sinh a, and its (..., d) unit directions, zero at the origin."""
+    p = root * _upcast(x)
+    length = _length(p)
+    return p, length, p / torch.where(length == 0, 1.0, length)
 
 
-def _distance(a: Tensor, b: Tensor, h: Tensor, root: Tensor) -> Tensor:
-    square = torch.sinh((a - b) / 2) ** 2 + torch.sinh(a) * torch.sinh(b) * h
-    return 2 / root * torch.asinh(_safe_root(square))
+def _distance(r: Tensor, s: Tensor, sideways: Tensor, root: Tensor) -> Tensor:
+    """Return distances of points with sinh a = r and sinh b = s, given ``sinh a sinh b |u - v|^2 / 4``."""
+    outwards = torch.sinh((torch.asinh(r) - torch.asinh(s)) / 2) ** 2
+    return 2 / root * torch.asinh(_safe_root(outwards + sideways))

@@ -62,9 +62,10 @@ def export(prediction: Prediction[Slide], path: str | Path, *, table: str | None
     annotation = prediction_table(prediction, command)
     if path.exists():
         with _staged(path) as staged:
-            _link_store(path, staged, leave_out=f"tables/{name}")
+            _link_store(path, staged)
             store = read_zarr(staged)
             if name in store.tables:
+                store.delete_element_from_disk(name)
                 del store.tables[name]
             store.tables[name] = annotation
             store.write_element(name)
@@ -213,11 +214,10 @@ def _staged(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _link_store(store: Path, copy: Path, leave_out: str) -> None:
-    """Copy a store by hard links, its own metadata by content; one folder is left out."""
+def _link_store(store: Path, copy: Path) -> None:
+    """Copy a store by hard links, but the metadata that writing a table changes by content."""
 
     def link(source: str, target: str) -> None:
-        # Metadata of groups is what writing an element changes.
         if Path(source).name == "zarr.json" and Path(source).parent in (store, store / "tables"):
             shutil.copy2(source, target)
             return
@@ -226,10 +226,7 @@ def _link_store(store: Path, copy: Path, leave_out: str) -> None:
         except OSError:  # a file system without hard links
             shutil.copy2(source, target)
 
-    def left_out(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(folder, name) == store / leave_out]
-
-    shutil.copytree(store, copy, copy_function=link, ignore=left_out)
+    shutil.copytree(store, copy, copy_function=link)
 
 
 def _verify(store: Path, name: str, written: AnnData) -> None:

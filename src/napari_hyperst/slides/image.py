@@ -24,6 +24,7 @@ from PIL import Image
 from platformdirs import user_cache_path
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
+from tifffile import COMPRESSION, PHOTOMETRIC
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
 
@@ -200,7 +201,9 @@ def _content_hash(path: Path) -> str:
 def _decode(path: Path) -> da.Array:
     """Return the pixels of an image file as a (c, y, x) array, lazily where the format allows it."""
     if path.suffix.lower() in (".tif", ".tiff", ".btf"):
-        return _open_tiff(path)
+        plain = _open_tiff(path)
+        if plain is not None:
+            return plain
     try:
         with _pillow_limit_lifted(), Image.open(path) as opened:
             _check_size(*opened.size, path)
@@ -221,13 +224,17 @@ def _decode(path: Path) -> da.Array:
     return da.from_array(np.moveaxis(pixels, -1, 0), chunks=(-1, CHUNK_PX, CHUNK_PX))
 
 
-def _open_tiff(path: Path) -> da.Array:
+def _open_tiff(path: Path) -> da.Array | None:
+    """Open a grey or RGB TIFF; None for one of another colour space, which Pillow converts."""
     import zarr
 
     try:
         tif = tifffile.TiffFile(path)
         series = max(tif.series, key=lambda s: s.shape[-2] * s.shape[-1] if len(s.shape) > 1 else 0).levels[0]
         page = series.keyframe
+        jpeg = page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG)  # decoded to RGB from any colour space
+        if not jpeg and page.photometric not in (PHOTOMETRIC.RGB, PHOTOMETRIC.MINISBLACK):
+            return None
         axes = series.axes.replace("S", "C").replace("I", "C").replace("Q", "C")
         _check_axes(axes, path)
         if page.is_tiled:
