@@ -143,6 +143,24 @@ def train(
 
 
 @app.command()
+def probe(
+    test: Annotated[Path, typer.Argument(help="The held-out slide.")],
+    slides: Annotated[list[Path], typer.Option(help="The checkpoint's training slides: --slides A B …")],
+    checkpoint: Annotated[str, typer.Option(help="A folder, a bundled name, or hf://owner/repo.")] = DEFAULT_CHECKPOINT,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Compare a checkpoint with ridge probes: same genes, same training slides, features of the same encoder."""
+    from napari_hyperst.evaluation.probe import compare_with_ridge
+    from napari_hyperst.models.checkpoint import load_checkpoint
+    from napari_hyperst.slides import open_slide
+
+    loaded = load_checkpoint(checkpoint)
+    result = compare_with_ridge(loaded, [open_slide(path) for path in slides], open_slide(test), device)
+    _say(result, as_json)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where to write the store and the picture.")] = Path("hyperst-demo"),
     device: Device = "auto",

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-
-import pytest
 
 from napari_hyperst.errors import CheckpointError
 from napari_hyperst.models.encoders import Encoder, EncoderSpec, encoder_spec

@@ -48,7 +48,9 @@ def test_paper_preset(tiny_encoder: str) -> None:
 def test_every_trained_tensor_gets_a_gradient(tiny_encoder: str) -> None:
     model, spots = make(tiny_encoder), batch()
     model.objective(model(spots), spots.spot_genes)["total"].backward()
-    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())]
+    without = [
+        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+    ]
     assert without == []
 
 

@@ -246,5 +246,3 @@ def test_a_store_left_under_its_backups_name_is_found_again(tiny_section: Path, 
 
 def _contents(path: Path) -> dict[Path, bytes]:
     return {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-
-

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -136,10 +135,10 @@ def test_stated_scale_overrides_the_lattice_and_the_contradiction_is_told(tiny_s
     assert open_slide(tiny_section, mpp=0.69).mpp == 0.69
 
 
+@pytest.mark.filterwarnings("ignore::napari_hyperst.errors.HyperSTWarning")
 @pytest.mark.parametrize("mpp", [0.0, -1.0, float("nan")])
 def test_impossible_scale(tiny_section: Path, mpp: float) -> None:
-    with pytest.raises(SlideError, match="no scale"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.raises(SlideError, match="no scale"):
         open_slide(tiny_section, mpp=mpp)
 
 
@@ -212,6 +211,10 @@ def _edit_table(path: Path, change) -> None:
     change(table).to_csv(path, sep="\t", index=False)
 
 
+def _edit_lines(path: Path, change) -> None:
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
 BROKEN_ST = {
     "no H&E": (lambda f: (f / "he.png").unlink(), "the H&E"),
     "two H&E": (lambda f: shutil.copy(f / "he.png", f / "two.png"), "--image"),
@@ -222,13 +225,14 @@ BROKEN_ST = {
     "counts are text": (lambda f: (f / "corner.tsv").write_text("\tA\n1x1\tmany\n"), "corner.tsv"),
     "counts are negative": (lambda f: (f / "corner.tsv").write_text("\tA\n1x1\t-3\n"), "corner.tsv"),
     "counts of another section": (
-        lambda f: (f / "corner.tsv").write_text((f / "corner.tsv").read_text().replace("x", "y", 0).replace("\n1", "\n9")
-                                                .replace("\n2", "\n8")),
+        lambda f: _edit_lines(f / "corner.tsv", lambda lines: [lines[0], *(f"9{line}" for line in lines[1:])]),
         "none of its",
     ),
-    "spots lack columns": (lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.drop(columns="pixel_x")), "pixel_x"),
+    "spots lack columns": (
+        lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.drop(columns="pixel_x")), "pixel_x",
+    ),
     "spots without a place": (
-        lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(pixel_y=["?", *t.pixel_y[1:].astype(str)])),
+        lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(pixel_y=["?", *map(str, t.pixel_y[1:])])),
         "no number",
     ),
     "a spot twice": (lambda f: _edit_table(f / "corner_selection.tsv", lambda t: pd.concat([t, t[:1]])), "twice"),
@@ -273,10 +277,6 @@ def _edit_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def _edit_lines(path: Path, change) -> None:
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
-
-
 BROKEN_VISIUM = {
     "no scalefactors": (lambda f: (f / "spatial/scalefactors_json.json").unlink(), "scalefactors_json.json"),
     "scalefactors are no JSON": (
@@ -296,7 +296,9 @@ BROKEN_VISIUM = {
         lambda f: (f / "spatial/tissue_positions_list.csv").write_text("a,b\n1\n"), "tissue_positions_list.csv",
     ),
     "positions of other barcodes": (
-        lambda f: _edit_lines(f / "spatial/tissue_positions_list.csv", lambda ls: [line.replace("-1,", "-2,", 1) for line in ls]),
+        lambda f: _edit_lines(
+            f / "spatial/tissue_positions_list.csv", lambda ls: [line.replace("-1,", "-2,", 1) for line in ls]
+        ),
         "join no spot",
     ),
     "some barcodes have no position": (

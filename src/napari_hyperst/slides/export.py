@@ -56,7 +56,7 @@ def export(prediction: Prediction[Slide], path: str | Path, *, table: str | None
     StoreError
         If the name is taken by something else, or the store cannot be written. Nothing is left behind.
     """
-    slide, path = prediction.slide, Path(path).expanduser()
+    slide, path = prediction.slide, Path(path).expanduser().resolve()
     check_target(slide, path, table)
     name = table or _table_name(slide)
     annotation = prediction_table(prediction, command)

@@ -161,12 +161,14 @@ def _keep_in_tissue(sdata: SpatialData, name: str, in_tissue: pd.Series, folder:
 
 
 def _best_image(sdata: SpatialData, name: str, folder: Path) -> str:
-    """Name the finest image there is; warn unless it is the full-resolution one."""
+    """Name the finest image there is, as a pyramid; warn unless it is the full-resolution one."""
     if f"{name}_full_image" in sdata.images:
         return f"{name}_full_image"
     for kind in ("hires", "lowres"):
         element = f"{name}_{kind}_image"
         if element in sdata.images:
+            picture = folder / "spatial" / f"tissue_{kind}_image.png"
+            sdata.images[element] = image_element(picture, get_transformation(sdata.images[element], get_all=True))
             break
     else:
         raise SlideError(

@@ -1,0 +1,147 @@
+"""The terminal, as a user runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spatialdata as sd
+from PIL import Image
+
+from napari_hyperst.cli import _spread_lists, main
+from napari_hyperst.models.checkpoint import load_checkpoint
+from napari_hyperst.prediction import predict
+from napari_hyperst.slides import open_slide
+
+
+def run(*words: object, check: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_hyperst.cli", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == check, done.stderr
+    return done
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
+    """Run in this process, which knows the tiny encoder, and return the object on standard output."""
+    with pytest.raises(SystemExit) as left:
+        main([*map(str, words), "--json"])
+    assert left.value.code == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_predict_and_python_give_the_same_numbers(tiny_section: Path, tmp_path: Path) -> None:
+    """With the bundled checkpoint and its real encoder."""
+    done = run("predict", tiny_section, "--out", tmp_path / "out.zarr", "--json")
+    content = json.loads(done.stdout)
+    slide = open_slide(tiny_section)
+    prediction = predict(slide, load_checkpoint("her2st-dinov2s"))
+    table = sd.read_zarr(tmp_path / "out.zarr").tables["table_hyperst"]
+    np.testing.assert_allclose(table.X, prediction.expression, rtol=1e-3, atol=1e-3)
+    assert content["spots"] == len(prediction.spots)
+    assert content["genes"] == 200
+    assert content["tiles_per_second"] == pytest.approx(2 * content["spots"] / content["seconds"])
+    assert {"pcc@10", "pcc@50", "pcc@200", "mse", "mae"} <= set(content)
+    assert "spots" in done.stderr
+    assert "left out" in done.stderr
+    assert "Traceback" not in done.stderr
+    told = json.loads(run("info", tmp_path / "out.zarr", "--json").stdout)
+    assert told["predictions"]["table_hyperst"]["checkpoint"] == "her2st-dinov2s"
+    assert told["predictions"]["table_hyperst"]["command"].startswith("napari-hyperst predict")
+
+
+def test_several_slides_go_into_a_folder(
+    tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(tiny_section, tmp_path / "other"))
+    words = ("--checkpoint", tiny_checkpoint_folder, "--out", tmp_path / "out")
+    content = said(capsys, "predict", tiny_section, other, *words)
+    assert [Path(slide["store"]).name for slide in content["slides"]] == ["corner.zarr", "other.zarr"]
+    for slide in content["slides"]:
+        assert "table_hyperst" in sd.read_zarr(slide["store"]).tables
+
+
+def test_convert_and_info(tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = said(capsys, "convert", tiny_section, "--out", tmp_path / "c.zarr")
+    told = said(capsys, "info", tmp_path / "c.zarr")
+    assert content["spots"] == told["spots"] == told["counted_spots"]
+    assert told["lattice"] == "square"
+    assert told["mpp"] == pytest.approx(0.687, abs=0.01)
+
+
+def test_train_reads_slides_settings_and_writes_a_checkpoint(
+    tiny_section: Path, tiny_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"epochs": 2, "genes": 10, "symmetries": 1, "batch_size": 16, "method.dim": 8}
+    settings |= {"method.encoder": tiny_encoder}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    content = said(capsys, "train", "--slides", tiny_section, "--out", tmp_path / "run", *words)
+    told = said(capsys, "info", content["checkpoint"])
+    assert told["genes"] == 10
+    assert told["method"]["dim"] == 8
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    content = said(capsys, "doctor")
+    assert content["checkpoints"] == ["her2st-dinov2s"]
+    assert content["device"] in ("cpu", "cuda", "mps")
+    assert Path(content["cache"]) == Path(os.environ["NAPARI_HYPERST_CACHE"])
+
+
+def test_lists_after_an_option() -> None:
+    words = ["train", "--slides", "a", "b", "--val", "c", "--out", "d", "--set", "x=1"]
+    assert _spread_lists(words) == [
+        "train", "--slides", "a", "--slides", "b", "--val", "c", "--out", "d", "--set", "x=1",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_demo_writes_store_and_picture(tmp_path: Path) -> None:
+    content = json.loads(run("demo", "--out", tmp_path / "demo", "--json").stdout)
+    assert content["spots"] == 187
+    assert not content["in_training"]
+    with Image.open(content["picture"]) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] > 1500
+    assert pixels.std() > 20
+    table = sd.read_zarr(content["store"]).tables["table_hyperst"]
+    assert table.shape == (187, 200)
+    assert len([name for name in table.obs if name.startswith("violation_")]) == 4
+
+
+BAD = {
+    "no slide": (["predict", "{tmp}/no", "--out", "{tmp}/o.zarr"], "there is nothing here"),
+    "no checkpoint": (["predict", "{slide}", "--checkpoint", "none", "--out", "{tmp}/o.zarr"], "no such checkpoint"),
+    "out is taken": (["predict", "{slide}", "--out", "{slide}"], "is there already"),
+    "no such device": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--device", "abacus"], "no device"),
+    "no such precision": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--precision", "int1"], "no precision"),
+    "convert onto a slide": (["convert", "{slide}", "--out", "{slide}"], "is there already"),
+    "unknown setting": (["train", "--slides", "{slide}", "--out", "{tmp}/r", "--set", "epoch=1"], "mean epochs?"),
+    "slide twice": (["predict", "{slide}", "{slide}", "--out", "{tmp}/o"], "several slides would be written"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_with_one_line_and_writes_nothing(
+    tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    words, told = BAD[name]
+    with pytest.raises(SystemExit) as left:
+        main([word.format(tmp=tmp_path, slide=tiny_section) for word in words])
+    assert left.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert told in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_option_ends_with_status_2() -> None:
+    assert "no such option" in run("predict", "x", "--outt", "y", check=2).stderr.lower()
