@@ -12,3 +12,4 @@ autodoc_typehints = "none"
 html_theme = "furo"
 html_title = "napari-hyperst"
 exclude_patterns = ["_build"]
+napoleon_attr_annotations = False

@@ -92,7 +92,7 @@ def build_training_set(
     cache_gib: float = 8.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingSet:
-    """Read all tiles and run them through the part of the encoder that never changes, once.
+    """Read all tiles, run them through the part of the encoder that never changes, and measure the panel's genes.
 
     Parameters
     ----------
@@ -121,6 +121,24 @@ def build_training_set(
         If a slide has no spot to train on.
     """
     kept = [trainable_spots(slide, spec, complete_niches_only) for slide in slides]
+    return TrainingSet(
+        encode_tiles(slides, kept, encoder, spec, symmetries=symmetries, cache_gib=cache_gib, progress=progress),
+        *measure(slides, kept, panel),
+        torch.cat([torch.full((len(spots),), i) for i, spots in enumerate(kept)]),
+    )
+
+
+def encode_tiles(
+    slides: Sequence[Slide],
+    kept: Sequence[np.ndarray],
+    encoder: Encoder,
+    spec: TileSpec,
+    *,
+    symmetries: int = SYMMETRIES,
+    cache_gib: float = 8.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Return (symmetries, n, 2, ...) float16 states of the kept spots' two tiles; see ``build_training_set``."""
     total = sum(len(spots) for spots in kept)
     device = next(encoder.parameters()).device
     blank = torch.zeros((1, spec.pixels, spec.pixels, 3), dtype=torch.uint8, device=device)
@@ -129,7 +147,7 @@ def build_training_set(
     if gib > cache_gib:
         raise ConfigError(
             f"the encoder states of {total} spots under {symmetries} symmetries take {gib:.1f} GiB, over {cache_gib:g}",
-            do="set fewer symmetries, a larger cache_gib, or more lora_blocks=0",
+            do="set fewer symmetries, a larger cache_gib, or method.lora_blocks=0",
         )
     states = torch.empty(shape, dtype=torch.float16)
     start = done = 0
@@ -146,17 +164,16 @@ def build_training_set(
             if progress is not None:
                 progress(done, 2 * symmetries * total)
         start += len(spots)
+    return states
+
+
+def measure(slides: Sequence[Slide], kept: Sequence[np.ndarray], panel: GenePanel) -> tuple[Tensor, Tensor]:
+    """Return (n, G) measured log2(count + 1) of the kept spots and of their niches; genes not measured count as 0."""
     of_spots = [spot_counts(slide, panel.genes) for slide in slides]
     of_niches = [niche_counts(slide, counts) for slide, counts in zip(slides, of_spots, strict=True)]
-    return TrainingSet(
-        states,
-        _targets(of_spots, kept),
-        _targets(of_niches, kept),
-        torch.cat([torch.full((len(spots),), i) for i, spots in enumerate(kept)]),
-    )
+    return _targets(of_spots, kept), _targets(of_niches, kept)
 
 
 def _targets(counts: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> Tensor:
-    """Genes that a validation slide lacks count as zero."""
     rows = [values[spots] for values, spots in zip(counts, kept, strict=True)]
     return torch.from_numpy(np.nan_to_num(log2_counts(np.concatenate(rows))))
