@@ -132,6 +132,7 @@ def test_stated_scale_overrides_the_lattice_and_the_contradiction_is_told(tiny_s
     with pytest.warns(HyperSTWarning, match="contradicts"):
         slide = open_slide(tiny_section, mpp=0.5)
     assert slide.mpp == 0.5
+    assert slide.fingerprint == open_slide(tiny_section).fingerprint
     assert open_slide(tiny_section, mpp=0.69).mpp == 0.69
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from mpl_toolkits.axes_grid1 import make_axes_locatable
 from numpy.typing import NDArray
 
+from napari_hyperst.errors import ConfigError
 from napari_hyperst.nouns.metrics import pearson_by_gene
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.slides.slide import Slide
@@ -37,6 +38,11 @@ def draw_prediction(prediction: Prediction[Slide], path: str | Path, gene: str |
     -------
     Path
         The file.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint does not predict the gene.
     """
     slide = prediction.slide
     column = _gene_column(prediction, gene)
@@ -53,7 +59,7 @@ def draw_prediction(prediction: Prediction[Slide], path: str | Path, gene: str |
     title = f"{name} predicted"
     if prediction.measured is not None:
         pcc = pearson_by_gene(expression[:, None], prediction.measured[:, [column]])[0]
-        title += f" (PCC {pcc:.2f})"
+        title += f" (PCC {pcc:.2f})" if np.isfinite(pcc) else " (no PCC: constant)"
     panels.append((title, "log2(count + 1)", expression, "viridis", limits))
     if "spot_image" in prediction.norms:
         panels.append(
@@ -63,25 +69,30 @@ def draw_prediction(prediction: Prediction[Slide], path: str | Path, gene: str |
         cones = prediction.cones[0]
         parent, child = (part.replace("_", " ") for part in (cones.relation.parent, cones.relation.child))
         panels.append((f"Violation: {parent} entails {child}", "degrees", np.degrees(cones.violation), "inferno", None))
-    figure = Figure(figsize=(5.2 * len(panels), 5.6), layout="constrained")
+    columns = math.ceil((len(panels) + bool(prediction.disk)) / 2)
+    figure = Figure(figsize=(5.4 * columns, 9.6), layout="constrained")
+    places = iter(figure.subplots(2, columns).flat)
     thumbnail, extent = _thumbnail(slide)
-    for axes, (heading, unit, values, colormap, shown) in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
-    ):
+    for heading, unit, values, colormap, shown in panels:
+        axes = next(places)
         axes.imshow(thumbnail, extent=extent, alpha=1.0 if values is None else 0.35)
         if values is not None:
             _draw_spots(axes, prediction, values, colormap, shown or _limits(values), unit)
         _tidy(axes, heading, prediction)
         _draw_scale_bar(axes)
-    figure.suptitle(
-        f"{slide.name}: {len(prediction.spots)} spots, checkpoint {prediction.card.name}. {_RESEARCH_USE}", fontsize=11
-    )
-    figure.savefig(path, dpi=110)
+    if prediction.disk:
+        _draw_disk(next(places), prediction)
+    for axes in places:
+        axes.set_axis_off()
+    figure.suptitle(f"{slide.name}: {len(prediction.spots)} spots, checkpoint {prediction.card.name}. {_RESEARCH_USE}")
+    figure.savefig(path, dpi=100)
     return Path(path)
 
 
 def _gene_column(prediction: Prediction[Slide], gene: str | None) -> int:
     if gene is not None:
+        if gene not in prediction.panel.genes:
+            raise ConfigError(f"the checkpoint does not predict {gene!r}", do="name a gene of its panel")
         return prediction.panel.genes.index(gene)
     if prediction.measured is not None:
         return int(np.nan_to_num(pearson_by_gene(prediction.expression, prediction.measured), nan=-2.0).argmax())
@@ -120,8 +131,20 @@ def _draw_spots(
     circles.set_cmap(colormap)
     circles.set_clim(*limits)
     axes.add_collection(circles)
-    bar = make_axes_locatable(axes).append_axes("right", size="4%", pad=0.06)
-    axes.figure.colorbar(circles, cax=bar, label=unit)
+    axes.figure.colorbar(circles, ax=axes, label=unit, shrink=0.8, pad=0.02)
+
+
+def _draw_disk(axes: Axes, prediction: Prediction[Slide]) -> None:
+    """Draw the embeddings on the Poincaré disk, out to the farthest."""
+    farthest = 0.0
+    for name, xy in prediction.disk.items():
+        axes.scatter(*xy.T, s=9, label=name.replace("_", " "), alpha=0.8, lw=0)
+        farthest = max(farthest, float(np.nanmax(np.linalg.norm(xy, axis=1))))
+    axes.plot(0, 0, "k+", ms=10)
+    reach = 1.1 * farthest
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    axes.set_title("Embeddings on the Poincaré disk, + its centre", fontsize=11)
+    axes.legend(fontsize=9, loc="upper right", frameon=False)
 
 
 def _tidy(axes: Axes, heading: str, prediction: Prediction[Slide]) -> None:

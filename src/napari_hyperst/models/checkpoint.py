@@ -83,7 +83,8 @@ def save_checkpoint(folder: Path, model: nn.Module, panel: GenePanel, card: Card
         with (staged / GENES).open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([["gene"], *([gene] for gene in panel.genes)])
         (staged / CARD).write_text(card.model_dump_json(indent=2) + "\n")
-        os.chmod(staged, 0o755)
+        os.chmod(staged, 0o755)  # as other folders; a temporary one is its owner's alone, and so is the weights file
+        os.chmod(staged / WEIGHTS, 0o644)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             folder.rename(old / folder.name)

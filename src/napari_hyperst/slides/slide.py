@@ -148,9 +148,10 @@ class Slide:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of spot ids and centres: the same for one section, whatever format it was opened from."""
+        """Hash of spot ids and arrangement: the same for one section, whatever its format and stated scale."""
         digest = hashlib.sha256()
-        centres = np.rint((self.spots.centres_px - self.spots.centres_px.mean(axis=0)) * self.mpp).astype(int)
+        centred = self.spots.centres_px - self.spots.centres_px.mean(axis=0)
+        centres = np.rint(1000 * centred / max(float(centred.std()), 1e-9)).astype(int)
         for spot in sorted(f"{i}@{x},{y}" for i, (x, y) in zip(self.spots.ids, centres, strict=True)):
             digest.update(spot.encode() + b"\n")
         return digest.hexdigest()[:16]
