@@ -225,9 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; bad input ends with one line and exit status 2."""
     words = _spread_lists(list(sys.argv[1:] if arguments is None else arguments))
     warnings.showwarning = _show_warning
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"(?!napari_hyperst)")
-    warnings.filterwarnings("always", category=HyperSTWarning)
+    warnings.simplefilter("always", category=HyperSTWarning)
     try:
         app(args=words, prog_name="napari-hyperst", standalone_mode=True)
     except HyperSTError as error:
@@ -393,8 +391,9 @@ def _train_progress() -> Callable[[str, dict[str, Any]], None]:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    kind = "warning" if issubclass(category, HyperSTWarning) else category.__name__
-    print(f"{kind}: {message}", file=sys.stderr)
+    """Print our own warnings, a line each; those of libraries about themselves are nothing to the user."""
+    if issubclass(category, HyperSTWarning):
+        print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

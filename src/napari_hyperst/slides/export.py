@@ -95,7 +95,8 @@ def check_target(slide: Slide, path: str | Path, table: str | None = None) -> No
         raise StoreError(
             f"has an element {name!r} that is not ours", where=path, do="name the table otherwise (table=)"
         )
-    if path.exists() and path.resolve() != slide.path.resolve():
+    own = sdata.path is not None and Path(sdata.path).resolve() == path.resolve()
+    if path.exists() and not own:
         raise StoreError("is there already", where=path, do="name a new store, or the one the slide was opened from")
     if not path.absolute().parent.is_dir():
         raise StoreError("there is no such folder", where=path.absolute().parent, do="make it first")
