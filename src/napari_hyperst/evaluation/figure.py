@@ -138,7 +138,7 @@ def _draw_disk(axes: Axes, prediction: Prediction[Slide]) -> None:
     """Draw the embeddings on the Poincaré disk, out to the farthest."""
     farthest = 0.0
     for name, xy in prediction.disk.items():
-        axes.scatter(*xy.T, s=9, label=name.replace("_", " "), alpha=0.8, lw=0)
+        axes.scatter(xy[:, 0], xy[:, 1], s=9, label=name.replace("_", " "), alpha=0.8, lw=0)
         farthest = max(farthest, float(np.nanmax(np.linalg.norm(xy, axis=1))))
     axes.plot(0, 0, "k+", ms=10)
     reach = 1.1 * farthest
