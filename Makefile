@@ -17,17 +17,18 @@ $(STAMP): pyproject.toml constraints.txt scripts/bootstrap
 display:
 	@scripts/display
 
-demo: install display  ## Predict the packaged slide with the bundled checkpoint
+demo: install display  ## Open napari on the packaged slide, predicted; without a display write store and picture
 	.venv/bin/napari-hyperst demo
 
 test: install display  ## Run the tests
 	scripts/with-display $(PYTHON) -m pytest
 
-lint: install  ## Check style, types and the direction of imports
+lint: install  ## Check style, types, the direction of imports and the manifest
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/npe2 validate napari-hyperst
 
 docs: install  ## Build the documentation into docs/_build
 	.venv/bin/sphinx-build -W -b html docs docs/_build

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,16 +12,20 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from anndata import AnnData
 from PIL import Image
 from safetensors.torch import save_file
 
+from napari_hyperst.errors import HyperSTWarning
 from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_hyperst.models.encoders import EncoderSpec, register_encoder, weights_sha256
 from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.methods import HyperSTConfig
 from napari_hyperst.nouns.panel import GenePanel
+from napari_hyperst.prediction import predict
 from napari_hyperst.slides import Slide, open_slide
+from napari_hyperst.slides.export import prediction_table
 from napari_hyperst.slides.sample import sample_folder
 
 #: Part of section C2 that the tiny section is cut from: (left, top, right, bottom) in px.
@@ -109,3 +114,20 @@ def tiny_checkpoint_folder(tiny_encoder: str, tmp_path_factory: pytest.TempPathF
 def tiny_checkpoint(tiny_checkpoint_folder: Path) -> Checkpoint:
     """Return the untrained checkpoint over the tiny encoder."""
     return load_checkpoint(tiny_checkpoint_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tiny_section: Path, tiny_checkpoint_folder: Path) -> AnnData:
+    """Return the table of a prediction of the tiny section; tests that change it take a copy."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HyperSTWarning)
+        return prediction_table(predict(open_slide(tiny_section), load_checkpoint(tiny_checkpoint_folder)), "command")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep the folders of jobs out of the user's."""
+    folder = tmp_path_factory.mktemp("jobs")
+    os.environ["NAPARI_HYPERST_JOBS"] = str(folder)
+    yield folder
+    del os.environ["NAPARI_HYPERST_JOBS"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import napari_hyperst
 
@@ -36,6 +37,29 @@ def test_the_package_its_nouns_and_its_terminal_import_nothing_heavy() -> None:
 def test_slides_open_without_torch() -> None:
     found = heavy_after("import napari_hyperst.slides, napari_hyperst.slides.export, napari_hyperst.slides.expression")
     assert not {"torch", "timm", "peft", "transformers"} & set(eval(found))
+
+
+def test_napari_and_the_workbench_import_nothing_heavy_and_a_slide_no_torch(tiny_section: Path) -> None:
+    code = f"""
+import sys, time
+import napari
+from qtpy.QtWidgets import QApplication
+def found(): return sorted({{name.partition(".")[0] for name in sys.modules}} & set({HEAVY!r}))
+viewer = napari.Viewer(show=False)
+_, bench = viewer.window.add_plugin_dock_widget("napari-hyperst", "Workbench")
+print(found())
+viewer.open({str(tiny_section)!r}, plugin="napari-hyperst")
+until = time.monotonic() + 60
+while bench.session.active is None and time.monotonic() < until:
+    QApplication.processEvents()
+assert bench.session.active is not None
+print(found())
+viewer.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = done.stdout.strip().splitlines()
+    assert before == "[]"
+    assert after == "['anndata', 'pandas', 'spatialdata']"
 
 
 def test_public_names_are_there() -> None:

@@ -15,7 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
+from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
+from napari_hyperst.slides.sample import sample_folder
 
 app = typer.Typer(
     help="Predict gene expression from H&E, with hyperbolic image-gene models. For research use only.",
@@ -32,7 +35,6 @@ ImageOption = Annotated[
 ]
 TableOption = Annotated[str | None, typer.Option("--table", help="The name of a store's table of counts.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-DEFAULT_CHECKPOINT = "her2st-dinov2s"
 
 
 @app.command()
@@ -103,7 +105,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Tell what a slide holds and at what scale, what a table was made with, or what a checkpoint is."""
-    from napari_hyperst.models.checkpoint import CARD, bundled_checkpoints, load_checkpoint
+    from napari_hyperst.models.checkpoint import CARD, load_checkpoint
     from napari_hyperst.slides import open_slide
 
     if (
@@ -162,19 +164,23 @@ def probe(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where to write the store and the picture.")] = Path("hyperst-demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Write a store and a picture into this folder, and open no window.")
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Predict the packaged slide with the bundled checkpoint, and write a store and a picture."""
+    """Open napari on the packaged slide, predicted; without a display write a store and a picture."""
+    if out is None and not as_json and has_display():
+        open_demo()
+        return
     from napari_hyperst.evaluation.figure import draw_prediction
     from napari_hyperst.models.checkpoint import load_checkpoint
     from napari_hyperst.prediction import predict as run
     from napari_hyperst.slides import open_slide
     from napari_hyperst.slides.export import export
-    from napari_hyperst.slides.sample import sample_folder
 
-    out = _free_folder(out)
+    out = _free_folder(out or Path("hyperst-demo"))
     prediction = run(
         open_slide(sample_folder()), load_checkpoint(DEFAULT_CHECKPOINT), device, _progress("predicting: spots")
     )
@@ -194,7 +200,7 @@ def doctor(
 
     import torch
 
-    from napari_hyperst.models.checkpoint import bundled_checkpoints, package_versions
+    from napari_hyperst.models.checkpoint import package_versions
     from napari_hyperst.models.device import choose_device, choose_dtype
     from napari_hyperst.slides.image import cache_folder
 

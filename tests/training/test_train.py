@@ -14,6 +14,7 @@ from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.models.ridge import fit_ridge
 from napari_hyperst.nouns.methods import HyperSTConfig
 from napari_hyperst.nouns.panel import GenePanel
+from napari_hyperst.nouns.tasks import TrainTask, read_task
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.prediction import predict
@@ -43,7 +44,7 @@ def test_a_run_ends_in_a_checkpoint_that_predicts(tiny_section: Path, tmp_path: 
     assert epochs[-1]["total"] < epochs[0]["total"]
     assert epochs[-1]["prediction"] < epochs[0]["prediction"]
     assert {"hca", "hea", "curvature", "temperature", "alpha_image"} <= set(epochs[0])
-    assert TrainConfig.model_validate_json((tmp_path / "run" / "config.json").read_text()) == settings
+    assert read_task((tmp_path / "run" / "config.json").read_text()) == TrainTask(config=settings)
     loaded = load_checkpoint(checkpoint)
     slide = open_slide(tiny_section)
     assert loaded.card.name == "mine"

@@ -19,11 +19,11 @@ from torch import nn
 from napari_hyperst.errors import CheckpointError
 from napari_hyperst.models.encoders import encoder_spec, weights_sha256
 from napari_hyperst.models.hyperst import HyperST
+from napari_hyperst.nouns.bundled import BUNDLED_CHECKPOINTS, bundled_checkpoints
 from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.panel import GenePanel
 
 WEIGHTS, GENES, CARD = "model.safetensors", "genes.csv", "card.json"
-_BUNDLED = Path(__file__).parents[1] / "assets" / "checkpoints"
 _HUB = "hf://"
 
 
@@ -47,11 +47,6 @@ class Checkpoint:
     panel: GenePanel
     card: Card
     sha256: str
-
-
-def bundled_checkpoints() -> tuple[str, ...]:
-    """Return the names of the checkpoints that the package ships."""
-    return tuple(sorted(folder.parent.name for folder in _BUNDLED.glob(f"*/{CARD}")))
 
 
 def package_versions() -> dict[str, str]:
@@ -144,7 +139,7 @@ def _find(ref: str) -> Path:
     if folder.is_dir():
         return folder
     if ref in bundled_checkpoints():
-        return _BUNDLED / ref
+        return BUNDLED_CHECKPOINTS / ref
     raise CheckpointError(
         "there is no such checkpoint",
         where=ref,

@@ -56,10 +56,34 @@ def export(prediction: Prediction[Slide], path: str | Path, *, table: str | None
     StoreError
         If the name is taken by something else, or the store cannot be written. Nothing is left behind.
     """
-    slide, path = prediction.slide, Path(path).expanduser().resolve()
+    return write_table(prediction.slide, prediction_table(prediction, command), path, table=table)
+
+
+def write_table(slide: Slide, annotation: AnnData, path: str | Path, *, table: str | None = None) -> Path:
+    """Write the table of a prediction, as ``export`` does.
+
+    Parameters
+    ----------
+    slide
+        The slide that the table annotates.
+    annotation
+        From ``prediction_table``.
+    path, table
+        As for ``export``.
+
+    Returns
+    -------
+    Path
+        The store.
+
+    Raises
+    ------
+    StoreError
+        As ``export``.
+    """
+    path = Path(path).expanduser().resolve()
     check_target(slide, path, table)
-    name = table or _table_name(slide)
-    annotation = prediction_table(prediction, command)
+    name = table or table_name(slide)
     if path.exists():
         with _staged(path) as staged:
             _link_store(path, staged)
@@ -90,7 +114,7 @@ def check_target(slide: Slide, path: str | Path, table: str | None = None) -> No
         If something else is there, or the table's name is taken by an element that is not ours.
     """
     path, sdata = Path(path).expanduser(), slide.sdata
-    name = table or _table_name(slide)
+    name = table or table_name(slide)
     if name in sdata and not (name in sdata.tables and ATTRS_KEY in sdata.tables[name].uns):
         raise StoreError(
             f"has an element {name!r} that is not ours", where=path, do="name the table otherwise (table=)"
@@ -191,7 +215,8 @@ def _self_contained(slide: Slide) -> SpatialData:
     return whole
 
 
-def _table_name(slide: Slide) -> str:
+def table_name(slide: Slide) -> str:
+    """Return the name that the table of a slide's prediction has unless told otherwise."""
     measured = slide.source.table
     return "hyperst" if measured is None else f"{measured}{_SUFFIX}"
 

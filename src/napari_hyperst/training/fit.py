@@ -58,7 +58,8 @@ def fit(
     config
         Settings.
     report
-        Called with ``"epoch"`` and the mean of each loss term, the scalars and validation metrics.
+        Called with ``"step"`` and its loss, and with ``"epoch"`` and the mean of each loss term, the scalars and
+        validation metrics. What it raises ends the fit.
 
     Raises
     ------
@@ -97,6 +98,7 @@ def fit(
             _average_into(averaged, model, min(config.average, (1 + step) / (10 + step)))
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.item()
+            report("step", {"step": step, "of": config.epochs * steps_per_epoch, "total": terms["total"].item()})
         numbers: dict[str, Any] = {name: total / steps_per_epoch for name, total in sums.items()}
         if model.aligned:
             numbers |= model.alignment.scalars()

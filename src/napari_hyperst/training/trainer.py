@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -16,6 +14,8 @@ from napari_hyperst.models.device import choose_device, choose_dtype
 from napari_hyperst.models.encoders import weights_sha256
 from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.nouns.checkpoint import Card, TrainingSlide
+from napari_hyperst.nouns.events import EventLog
+from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.expression import select_hmhvg
@@ -54,57 +54,56 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
     _check_apart(slides, held_out)
     torch.manual_seed(config.seed)
     panel = select_hmhvg(slides, config.genes)
-    with _run_folder(config) as events:
+    events = _run_folder(config)
 
-        def report(kind: str, content: dict[str, Any]) -> None:
-            events.write(json.dumps({"kind": kind, "time": time.time(), **content}) + "\n")
-            events.flush()
-            if progress is not None:
-                progress(kind, content)
+    def report(kind: str, content: dict[str, Any]) -> None:
+        events.append(kind, content)
+        if progress is not None:
+            progress(kind, content)
 
-        device = choose_device(config.device)
-        model = HyperST(config.method, len(panel)).to(device)
-        model.encoder.dtype = choose_dtype(config.precision, device)
-        report("start", {"device": str(device), "spots": 0, "genes": len(panel)})
+    device = choose_device(config.device)
+    model = HyperST(config.method, len(panel)).to(device)
+    model.encoder.dtype = choose_dtype(config.precision, device)
+    report("start", {"device": str(device), "genes": len(panel)})
 
-        def read(part: list[Slide], symmetries: int) -> TrainingSet:
-            return build_training_set(
-                part,
-                panel,
-                model.encoder,
-                config.tiles,
-                symmetries=symmetries,
-                complete_niches_only=config.complete_niches_only,
-                cache_gib=config.cache_gib,
-                progress=lambda done, total: report("progress", {"what": "tiles", "done": done, "total": total}),
-            )
-
-        training = read(slides, config.symmetries)
-        validation = read(held_out, 1) if held_out else None
-        result = fit(model, training, validation, config, report)
-        card = Card(
-            name=config.name,
-            method=config.method,
-            encoder_sha256=weights_sha256(model.encoder.spec.weights),
-            tiles=config.tiles,
-            panel_method=panel.method,
-            panel_slides=panel.slides,
-            training_slides=tuple(
-                TrainingSlide(
-                    name=slide.name,
-                    fingerprint=slide.fingerprint,
-                    spots=len(trainable_spots(slide, config.tiles, config.complete_niches_only)),
-                    mpp=slide.mpp,
-                )
-                for slide in slides
-            ),
-            validation_slides=tuple(slide.name for slide in held_out),
-            training=config.model_dump(mode="json", exclude={"slides", "validation", "out", "name", "method", "tiles"}),
-            metrics={"validation": result.metrics} if result.metrics else {},
-            versions=package_versions(),
+    def read(part: list[Slide], symmetries: int) -> TrainingSet:
+        return build_training_set(
+            part,
+            panel,
+            model.encoder,
+            config.tiles,
+            symmetries=symmetries,
+            complete_niches_only=config.complete_niches_only,
+            cache_gib=config.cache_gib,
+            progress=lambda done, total: report("progress", {"what": "tiles", "done": done, "total": total}),
         )
-        save_checkpoint(config.out / BEST, result.model, panel, card)
-        report("done", {"epoch": result.epoch, "checkpoint": BEST})
+
+    training = read(slides, config.symmetries)
+    validation = read(held_out, 1) if held_out else None
+    result = fit(model, training, validation, config, report)
+    card = Card(
+        name=config.name,
+        method=config.method,
+        encoder_sha256=weights_sha256(model.encoder.spec.weights),
+        tiles=config.tiles,
+        panel_method=panel.method,
+        panel_slides=panel.slides,
+        training_slides=tuple(
+            TrainingSlide(
+                name=slide.name,
+                fingerprint=slide.fingerprint,
+                spots=len(trainable_spots(slide, config.tiles, config.complete_niches_only)),
+                mpp=slide.mpp,
+            )
+            for slide in slides
+        ),
+        validation_slides=tuple(slide.name for slide in held_out),
+        training=config.model_dump(mode="json", exclude={"slides", "validation", "out", "name", "method", "tiles"}),
+        metrics={"validation": result.metrics} if result.metrics else {},
+        versions=package_versions(),
+    )
+    save_checkpoint(config.out / BEST, result.model, panel, card)
+    report("done", {"epoch": result.epoch, "checkpoint": BEST})
     return config.out / BEST
 
 
@@ -118,13 +117,15 @@ def _check_apart(slides: list[Slide], held_out: list[Slide]) -> None:
             )
 
 
-def _run_folder(config: TrainConfig) -> TextIO:
+def _run_folder(config: TrainConfig) -> EventLog:
+    """Make the folder of a run, or take over that of a job that is to be this run."""
     out = config.out
-    if out.exists():
+    if out.exists() and (not (out / CONFIG).is_file() or (out / EVENTS).exists()):
         raise StoreError("is there already", where=out, do="name a new folder for the run")
     try:
-        out.mkdir(parents=True)
-        (out / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
-        return (out / EVENTS).open("a")
+        if not out.exists():
+            out.mkdir(parents=True)
+            (out / CONFIG).write_text(TrainTask(config=config).model_dump_json(indent=2) + "\n")
+        return EventLog(out / EVENTS)
     except OSError as error:
         raise StoreError(f"cannot be written ({error.strerror})", where=out, do="choose another folder") from error

@@ -1,16 +1,17 @@
-"""One reader a format; ``open_slide`` asks each in turn."""
+"""One reader a format; ``open_slide`` chooses by what is in the folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from napari_hyperst.errors import SlideError
+from napari_hyperst.slides.formats import FORMATS, format_of
 from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr
 from napari_hyperst.slides.slide import Slide, build_slide
 from napari_hyperst.slides.swap import recover
 
-#: Each has ``FORMAT``, ``can_read(path)``, which looks but never raises, and ``read(path, image, table)``.
-READERS = (spatialdata_zarr, space_ranger, legacy_st)
+#: Each has ``read(path, image, table)``.
+READERS = {"spatialdata": spatialdata_zarr, "space_ranger": space_ranger, "legacy_st": legacy_st}
 
 
 def open_slide(
@@ -50,8 +51,7 @@ def open_slide(
         raise SlideError(f"cannot be looked at ({error.strerror})", where=path, do="check the path") from error
     if not there:
         raise SlideError("there is nothing here", where=path, do="check the path")
-    for reader in READERS:
-        if reader.can_read(path):
-            return build_slide(reader.read(path, image, table), mpp)
-    formats = ", ".join(reader.FORMAT for reader in READERS)
-    raise SlideError("is no slide that can be read", where=path, do=f"give one of: {formats}")
+    found = format_of(path)
+    if found is None:
+        raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
+    return build_slide(READERS[found].read(path, image, table), mpp)

@@ -13,20 +13,15 @@ from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import Identity
 
 from napari_hyperst.errors import SlideError
+from napari_hyperst.slides.formats import selection_files
 from napari_hyperst.slides.image import IMAGE_SUFFIXES, image_element
 from napari_hyperst.slides.readers.files import element_name, image_file
 from napari_hyperst.slides.slide import Source
 
-FORMAT = "a legacy ST folder (H&E, *.tsv counts, *_selection.tsv spots)"
 #: Geometry of the legacy ST array.
 PITCH_UM = 200.0
 SPOT_UM = 100.0
 _SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
-
-
-def can_read(path: Path) -> bool:
-    """Tell whether the folder has a table of selected spots."""
-    return path.is_dir() and len(_selections(path)) > 0
 
 
 def read(path: Path, image: str | Path | None, table: str | None) -> Source:
@@ -38,7 +33,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         If a file is missing, doubled or broken, or the counts join no spot.
     """
     del table  # there is one table of counts
-    spots_file = _only(_selections(path), path, "*_selection.tsv", "spots")
+    spots_file = _only(selection_files(path), path, "*_selection.tsv", "spots")
     counts_file = _only(_counts_files(path), path, "*.tsv or *.tsv.gz", "counts")
     picture = (
         image_file(image, path)
@@ -80,13 +75,6 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     return Source(
         sdata, path, image=f"{name}_full_image", spots=name, table="table", pitch_um=PITCH_UM, spot_um=SPOT_UM
     )
-
-
-def _selections(path: Path) -> list[Path]:
-    try:
-        return sorted(path.glob("*_selection.tsv*"))
-    except OSError:
-        return []
 
 
 def _counts_files(path: Path) -> list[Path]:

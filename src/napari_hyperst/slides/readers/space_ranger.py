@@ -14,21 +14,14 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity, get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.slides.formats import MATRICES, outs_folder
 from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.readers.files import element_name, image_file
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Source
 
-FORMAT = "a Space Ranger outs folder"
-_MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
 _POSITIONS = ("tissue_positions_list.csv", "tissue_positions.csv")
 _SCALES = ("tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres")
 _POSITION_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
-
-
-def can_read(path: Path) -> bool:
-    """Tell whether the folder, or its ``outs`` folder, has a ``spatial`` folder or a Space Ranger matrix."""
-    folder = _outs(path)
-    return path.is_dir() and ((folder / "spatial").is_dir() or any((folder / name).exists() for name in _MATRICES))
 
 
 def read(path: Path, image: str | Path | None, table: str | None) -> Source:
@@ -42,7 +35,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         If a file is missing or broken, or the counts join no spot.
     """
     del table  # there is one table of counts
-    folder = _outs(path)
+    folder = outs_folder(path)
     matrix = _matrix(folder)
     _check_scalefactors(folder / "spatial" / "scalefactors_json.json")
     in_tissue = _check_positions(folder, matrix)
@@ -63,17 +56,13 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     )
 
 
-def _outs(path: Path) -> Path:
-    return path / "outs" if (path / "outs").is_dir() else path
-
-
 def _matrix(folder: Path) -> Path:
-    for name in _MATRICES:
+    for name in MATRICES:
         if (folder / name).is_file():
             break
     else:
         raise SlideError(
-            f"no matrix of counts ({' or '.join(_MATRICES)})",
+            f"no matrix of counts ({' or '.join(MATRICES)})",
             where=folder,
             do="add the h5 file that Space Ranger wrote",
         )

@@ -11,17 +11,8 @@ from spatialdata.transformations import get_transformation
 from napari_hyperst.errors import SlideError
 from napari_hyperst.slides.slide import Source
 
-FORMAT = "a SpatialData Zarr"
 #: Key under which a store that we wrote keeps its scale, and a table of ours its card.
 ATTRS_KEY = "hyperst"
-
-
-def can_read(path: Path) -> bool:
-    """Tell whether the folder is the root of a Zarr group with SpatialData's elements in it."""
-    try:
-        return path.is_dir() and ((path / "zarr.json").is_file() or (path / ".zgroup").is_file())
-    except OSError:
-        return False
 
 
 def read(path: Path, image: str | Path | None, table: str | None) -> Source:

@@ -1,0 +1,124 @@
+"""The functions that ``napari.yaml`` names: readers, sample data, writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_hyperst.errors import StoreError
+from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.slides.formats import format_of
+
+if TYPE_CHECKING:
+    LayerData = tuple[Any, ...]
+
+#: What a reader answers that adds no layers: they come when the slide is open.
+_LATER: list[LayerData] = [(None,)]
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
+    """Return a reader of slides if that is what the path is; looks at names only, and never raises.
+
+    Parameters
+    ----------
+    path
+        A file or folder, or several.
+    """
+    try:
+        paths = _paths(path)
+        return read if paths and all(format_of(one) is not None for one in paths) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def read(path: str | Sequence[str]) -> list[LayerData]:
+    """Open slides: in the current viewer, where they appear when they are there; without one, as layers.
+
+    Parameters
+    ----------
+    path
+        Folders or stores of slides.
+    """
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    if viewer is None:
+        return [layer for one in _paths(path) for layer in _layers(one)]
+    from napari_hyperst.viewer.session import session_of
+
+    for one in _paths(path):
+        session_of(viewer).open(SlideRef(path=one))
+    return _LATER
+
+
+def open_sample() -> list[LayerData]:
+    """Return the layers of the packaged section C2; a viewer's session takes the slide in."""
+    from napari import current_viewer
+
+    from napari_hyperst.slides.sample import sample_folder
+
+    viewer = current_viewer()
+    if viewer is None:
+        return _layers(sample_folder())
+    from napari_hyperst.slides import open_slide
+    from napari_hyperst.viewer.session import session_of
+
+    session, ref = session_of(viewer), SlideRef(path=sample_folder())
+    entry, layers = session.register(open_slide(ref.path), ref)
+    session.activate(entry.key)
+    return [*layers]
+
+
+def write(path: str, layers: list[LayerData]) -> list[str]:
+    """Write the slide that some of our layers belong to, with its prediction, as a SpatialData Zarr.
+
+    Parameters
+    ----------
+    path
+        The store to write.
+    layers
+        Layers as data, settings and type; those that are not ours are passed over.
+
+    Returns
+    -------
+    list
+        The store; nothing where none of the layers is ours.
+
+    Raises
+    ------
+    HyperSTError
+        If the layers are of several slides, or the store cannot be written.
+    """
+    from napari import current_viewer
+
+    from napari_hyperst.viewer.contract import OURS
+
+    said = [settings.get("metadata", {}).get(OURS) for _, settings, _ in layers]
+    keys = {one["slide"] for one in said if isinstance(one, dict)}
+    viewer = current_viewer()
+    if not keys or viewer is None:
+        return []
+    if len(keys) > 1:
+        raise StoreError(f"a store holds one slide, not {len(keys)}", where=path, do="save the layers of one slide")
+    from napari_hyperst.slides.export import convert, write_table
+    from napari_hyperst.viewer.session import session_of
+
+    entry = session_of(viewer).entries.get(keys.pop())
+    if entry is None:
+        return []
+    if entry.table is None:
+        return [str(convert(entry.slide, path))]
+    return [str(write_table(entry.slide, entry.table, path, table=entry.table_name))]
+
+
+def _layers(path: Path) -> list[LayerData]:
+    from napari_hyperst.slides import open_slide
+    from napari_hyperst.viewer.layers import slide_layers
+
+    slide = open_slide(path)
+    return [*slide_layers(slide, slide.name)]
+
+
+def _paths(path: str | Sequence[str]) -> list[Path]:
+    return [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]

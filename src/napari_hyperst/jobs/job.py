@@ -1,0 +1,174 @@
+"""The folder of a job: what was asked, what happened, what is asked of it while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from platformdirs import user_state_path
+from pydantic import ValidationError
+
+from napari_hyperst.errors import HyperSTError, StoreError
+from napari_hyperst.nouns.events import Event, EventLog, EventReader
+from napari_hyperst.nouns.tasks import ExportTask, PredictTask, TrainTask, read_task
+
+CONFIG, EVENTS, STATUS, REQUEST, LOG = "config.json", "events.jsonl", "status.json", "request.json", "log"
+JOBS_VARIABLE = "NAPARI_HYPERST_JOBS"
+#: Seconds between heartbeats, and after how many without one a job's process is taken for dead.
+BEAT_S, DEAD_S = 1.0, 15.0
+#: Days after which the folder of a prediction that nobody took away is deleted.
+_KEPT_DAYS = 7
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a job's process says of itself.
+
+    Attributes
+    ----------
+    pid
+        Its process.
+    beat
+        Its last heartbeat, in seconds since the epoch.
+    running
+        Whether the job is at work, so far as is known.
+    """
+
+    pid: int
+    beat: float
+    running: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """A long task, as a folder.
+
+    Attributes
+    ----------
+    folder
+        Holds ``config.json`` (the task), ``events.jsonl``, ``status.json`` (process and heartbeat), ``request.json``
+        (what is asked of it), ``log`` (what its process printed) and its results.
+    """
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, task: PredictTask | ExportTask | TrainTask) -> Job:
+        """Make the folder of a new job.
+
+        Raises
+        ------
+        StoreError
+            If the folder is there already, or cannot be made.
+        """
+        if folder.exists():
+            raise StoreError("is there already", where=folder, do="name a new folder for the job")
+        try:
+            folder.mkdir(parents=True)
+            write_whole(folder / CONFIG, task.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            raise StoreError(f"cannot be made ({error.strerror})", where=folder, do="choose another folder") from error
+        return cls(folder)
+
+    @cached_property
+    def task(self) -> PredictTask | ExportTask | TrainTask:
+        """What the job is to do.
+
+        Raises
+        ------
+        StoreError
+            If the folder is no job's.
+        """
+        try:
+            return read_task((self.folder / CONFIG).read_text())
+        except (OSError, UnicodeDecodeError, ValidationError) as error:
+            raise StoreError(
+                f"is no job's folder ({' '.join(str(error).split())[:200]})", where=self.folder, do="check the path"
+            ) from error
+
+    @property
+    def log(self) -> EventLog:
+        """Where its events are told."""
+        return EventLog(self.folder / EVENTS)
+
+    def follow(self) -> EventReader:
+        """Return a reader of its events, from the first on."""
+        return EventReader(self.folder / EVENTS)
+
+    def ending(self) -> Event | None:
+        """Return the event that ended the job, if it has ended."""
+        return next((event for event in reversed(self.follow().new()) if event.ends), None)
+
+    def ask(self, request: str) -> None:
+        """Ask something of the process that runs it: ``"stop"``."""
+        write_whole(self.folder / REQUEST, json.dumps({"request": request}) + "\n")
+
+    def asked(self, request: str) -> bool:
+        """Tell whether that is asked of it."""
+        try:
+            return bool(json.loads((self.folder / REQUEST).read_text())["request"] == request)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def beat(self, running: bool = True) -> None:
+        """Say that this process is at work on it, or no longer."""
+        status = {"pid": os.getpid(), "beat": time.time(), "running": running}
+        with contextlib.suppress(OSError):  # a full disk must not end the work itself
+            write_whole(self.folder / STATUS, json.dumps(status) + "\n")
+
+    def status(self) -> Status | None:
+        """Return what its process last said, or None if it never started. One that fell silent is not running."""
+        try:
+            said = json.loads((self.folder / STATUS).read_text())
+            beat = float(said["beat"])
+            return Status(int(said["pid"]), beat, bool(said["running"]) and time.time() - beat < DEAD_S)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def last_lines(self, count: int = 12) -> str:
+        """Return the end of what its process printed."""
+        try:
+            with (self.folder / LOG).open("rb") as file:
+                file.seek(max(0, (self.folder / LOG).stat().st_size - 8192))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join([line for line in lines if line.strip()][-count:])
+
+
+def jobs_folder() -> Path:
+    """Return a new place for a job, in the user's state folder (``NAPARI_HYPERST_JOBS`` names another).
+
+    Folders of predictions that were left behind are deleted after a week.
+    """
+    named = os.environ.get(JOBS_VARIABLE)
+    parent = Path(named) if named else user_state_path("napari-hyperst") / "jobs"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for folder in parent.glob("job-*"):
+            if time.time() - folder.stat().st_mtime > _KEPT_DAYS * 86400 and not _works(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix="job-", dir=parent)) / "job"
+    except OSError as error:
+        raise HyperSTError(
+            f"cannot be written ({error.strerror})", where=parent, do=f"set {JOBS_VARIABLE} to a folder that can"
+        ) from error
+
+
+def _works(folder: Path) -> bool:
+    status = Job(folder / "job").status()
+    return status is not None and status.running
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name and rename it, so that nobody reads half of it."""
+    staged = path.with_name(f".{path.name}-{os.getpid()}")
+    staged.write_text(text)
+    os.replace(staged, path)

@@ -1,0 +1,91 @@
+"""What a job does, by the kind of its task. Heavy libraries are imported here, by the process that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari_hyperst.nouns.tasks import ExportTask, PredictTask, SlideRef, TrainTask
+
+#: Called with each event's kind and content; raises ``Stopped`` when the job was asked to stop.
+Report = Callable[[str, dict[str, Any]], None]
+RESULT = "prediction.h5ad"
+
+
+class Stopped(BaseException):
+    """The job was asked to stop; not an ``Exception``, so that no handler of errors takes it for one."""
+
+
+def perform(task: PredictTask | ExportTask | TrainTask, folder: Path, report: Report) -> None:
+    """Do what a task asks.
+
+    Parameters
+    ----------
+    task
+        What to do.
+    folder
+        The job's folder, for results.
+    report
+        Called with each event, ``done`` the last.
+
+    Raises
+    ------
+    HyperSTError
+        If the user asked for something that cannot be done.
+    """
+    match task:
+        case PredictTask():
+            _predict(task, folder, report)
+        case ExportTask():
+            _export(task, report)
+        case TrainTask():
+            from napari_hyperst.training import train
+
+            train(task.config.model_copy(update={"out": folder}), report)
+
+
+def _predict(task: PredictTask, folder: Path, report: Report) -> None:
+    report("progress", {"what": "opening the slide", "done": 0, "total": 0})
+    slide = _open(task.slide)
+    report("progress", {"what": "loading the checkpoint", "done": 0, "total": 0})
+    from napari_hyperst.models.checkpoint import load_checkpoint
+    from napari_hyperst.models.device import choose_device
+    from napari_hyperst.prediction import predict
+    from napari_hyperst.slides.export import prediction_table
+
+    checkpoint = load_checkpoint(task.checkpoint)
+    report("device", {"device": choose_device(task.device).type})
+    prediction = predict(
+        slide,
+        checkpoint,
+        task.device,
+        lambda done, total: report("progress", {"what": "spots", "done": done, "total": total}),
+        batch_size=task.batch_size,
+        precision=task.precision,
+    )
+    staged = folder / f".{RESULT}"
+    prediction_table(prediction, task.command).write_h5ad(staged)
+    staged.rename(folder / RESULT)
+    seconds = float(prediction.run["seconds"])
+    report(
+        "done", {"result": RESULT, "spots": len(prediction.spots), "genes": len(prediction.panel), "seconds": seconds}
+    )
+
+
+def _export(task: ExportTask, report: Report) -> None:
+    from anndata import read_h5ad
+
+    from napari_hyperst.slides.export import write_table
+
+    report("progress", {"what": "opening the slide", "done": 0, "total": 0})
+    slide = _open(task.slide)
+    report("progress", {"what": "writing the store", "done": 0, "total": 0})
+    store = write_table(slide, read_h5ad(task.result), task.out)
+    report("done", {"store": str(store)})
+
+
+def _open(slide: SlideRef) -> Any:
+    from napari_hyperst.slides import open_slide
+
+    return open_slide(slide.path, slide.mpp, image=slide.image, table=slide.table)

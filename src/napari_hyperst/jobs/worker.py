@@ -1,0 +1,199 @@
+"""The process of a job: it works, tells, beats, and stops when asked.
+
+``python -m napari_hyperst.jobs FOLDER`` runs one job. With ``--wait`` it imports what jobs need, prints one line of
+JSON with the devices it found, and then runs the jobs whose folders come in on standard input, a line each; it ends
+when that is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from napari_hyperst.errors import HyperSTError, HyperSTWarning
+from napari_hyperst.jobs.job import BEAT_S, LOG, Job
+from napari_hyperst.jobs.tasks import Stopped, perform
+from napari_hyperst.nouns.events import Event
+from napari_hyperst.nouns.tasks import ExportTask, TrainTask
+
+Perform = Callable[[Any, Path, Callable[[str, dict[str, Any]], None]], None]
+
+
+def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, perform: Perform = perform) -> Event:
+    """Run a job in this process, to its end.
+
+    Parameters
+    ----------
+    job
+        The job.
+    watch
+        Called with each event as well.
+    perform
+        What does the work.
+
+    Returns
+    -------
+    Event
+        ``done``, ``stopped`` or ``error``; whatever goes wrong in the work is told, not raised.
+    """
+    trains = isinstance(job.task, TrainTask)
+
+    def report(kind: str, content: dict[str, Any]) -> None:
+        if job.asked("stop"):
+            raise Stopped
+        if not trains:  # the trainer tells its events itself, with a job or without
+            job.log.append(kind, content)
+        if watch is not None:
+            watch(kind, content)
+
+    with _heartbeat(job), _warnings_told(job):
+        try:
+            if not trains:
+                report("start", {"pid": os.getpid()})
+            perform(job.task, job.folder, report)
+        except Stopped:
+            job.log.append("stopped")
+        except KeyboardInterrupt:
+            job.log.append("stopped")
+            raise
+        except HyperSTError as error:
+            job.log.append("error", {"message": str(error), "expected": True})
+        except BaseException as error:
+            traceback.print_exc()
+            job.log.append("error", {"message": _explain(error), "expected": False})
+            if not isinstance(error, Exception):
+                raise
+    ending = job.ending()
+    assert ending is not None
+    return ending
+
+
+def serve(lines: Iterator[str]) -> None:
+    """Run the jobs whose folders are told, one after the other, until there are no more lines."""
+    folders: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+    current: list[Job] = []
+
+    def listen() -> None:
+        for line in lines:
+            if line.strip():
+                folders.put(Path(line.strip()))
+        for job in current:  # whoever started this has gone
+            if not isinstance(job.task, ExportTask):
+                os._exit(0)
+        folders.put(None)
+
+    threading.Thread(target=listen, name="hyperst-listen", daemon=True).start()
+    print(json.dumps({"ready": True, "devices": _devices()}), flush=True)
+    while (folder := folders.get()) is not None:
+        job = Job(folder)
+        current.append(job)
+        with _output_to(folder / LOG):
+            run(job)
+        current.clear()
+
+
+def main(arguments: list[str]) -> int:
+    """Run one job, or wait for jobs; return the exit status."""
+    if arguments == ["--wait"]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for napari, which then closes this
+        serve(iter(sys.stdin.readline, ""))
+        return 0
+    if len(arguments) != 1:
+        print("usage: python -m napari_hyperst.jobs FOLDER | --wait", file=sys.stderr)
+        return 2
+    try:
+        job = Job(Path(arguments[0]))
+        job.task  # noqa: B018  read it now: what is no job's folder gets no events
+        return 0 if run(job).kind != "error" else 1
+    except HyperSTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+@contextlib.contextmanager
+def _heartbeat(job: Job) -> Iterator[None]:
+    """Say every second that the job is at work."""
+    over = threading.Event()
+
+    def beat() -> None:
+        job.beat()
+        while not over.wait(BEAT_S):
+            job.beat()
+
+    thread = threading.Thread(target=beat, name="hyperst-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        job.beat(running=False)
+
+
+@contextlib.contextmanager
+def _warnings_told(job: Job) -> Iterator[None]:
+    """Tell our own warnings as events; those of libraries go to the log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", category=HyperSTWarning)
+        printed = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, HyperSTWarning):
+                job.log.append("warning", {"message": str(message)})
+            else:
+                printed(message, category, *rest, **named)
+
+        warnings.showwarning = show
+        yield
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Send what this process prints, down to its C libraries, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+        os.close(file)
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; close other programs, choose a smaller batch size, or use the CPU"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _devices() -> dict[str, str]:
+    """Return each kind of device, with an empty string where it is there and else the reason why not."""
+    import torch
+
+    import napari_hyperst.models.checkpoint
+    import napari_hyperst.prediction
+    import napari_hyperst.slides.export  # noqa: F401  what every prediction needs, imported before the first click
+
+    return {
+        "cpu": "",
+        "cuda": "" if torch.cuda.is_available() else "no CUDA device was found",
+        "mps": "" if torch.backends.mps.is_available() else "only Apple hardware has it",
+    }

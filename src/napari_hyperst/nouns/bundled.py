@@ -1,0 +1,13 @@
+"""The checkpoints that the package ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BUNDLED_CHECKPOINTS = Path(__file__).parents[1] / "assets" / "checkpoints"
+DEFAULT_CHECKPOINT = "her2st-dinov2s"
+
+
+def bundled_checkpoints() -> tuple[str, ...]:
+    """Return the names of the checkpoints that the package ships."""
+    return tuple(sorted(card.parent.name for card in BUNDLED_CHECKPOINTS.glob("*/card.json")))

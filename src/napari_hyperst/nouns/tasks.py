@@ -1,0 +1,124 @@
+"""What can be asked of a job: plain settings that are written into its folder."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter
+
+from napari_hyperst.nouns.training import TrainConfig
+
+
+class SlideRef(BaseModel):
+    """A slide, as told to ``open_slide``.
+
+    Attributes
+    ----------
+    path
+        The folder or store.
+    mpp
+        µm per px of the H&E, where the user states it.
+    image, table
+        The H&E and the table of counts, where the user names them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    mpp: PositiveFloat | None = None
+    image: str | None = None
+    table: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The slide as words of a command in a terminal."""
+        options = {"--mpp": self.mpp, "--image": self.image, "--table": self.table}
+        given = [(name, str(value)) for name, value in options.items() if value is not None]
+        return [str(self.path), *(word for option in given for word in option)]
+
+
+class PredictTask(BaseModel):
+    """Predict the genes of a slide; the result is a table, in the job's folder.
+
+    Attributes
+    ----------
+    slide
+        The slide.
+    checkpoint
+        A folder, a bundled name, or ``hf://owner/repo``.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    batch_size
+        Spots at a time.
+    precision
+        What the encoder computes in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["predict"] = "predict"
+    slide: SlideRef
+    checkpoint: str
+    device: str = "auto"
+    batch_size: PositiveInt = 32
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @property
+    def command(self) -> str:
+        """The command that does the same in a terminal, but for ``--out``."""
+        words = ["napari-hyperst", "predict", *self.slide.words, "--checkpoint", self.checkpoint]
+        words += ["--device", self.device, "--batch-size", str(self.batch_size), "--precision", self.precision]
+        return shlex.join(words)
+
+
+class ExportTask(BaseModel):
+    """Write the table of a prediction into a SpatialData Zarr.
+
+    Attributes
+    ----------
+    slide
+        The slide that was predicted.
+    result
+        The table, as the job that predicted it wrote it.
+    out
+        The store to write.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["export"] = "export"
+    slide: SlideRef
+    result: Path
+    out: Path
+
+
+class TrainTask(BaseModel):
+    """Train a checkpoint; the job's folder is the folder of the run.
+
+    Attributes
+    ----------
+    config
+        All settings; its ``out`` is the job's folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["train"] = "train"
+    config: TrainConfig
+
+
+Task = Annotated[PredictTask | ExportTask | TrainTask, Field(discriminator="kind")]
+_TASK: TypeAdapter[PredictTask | ExportTask | TrainTask] = TypeAdapter(Task)
+
+
+def read_task(text: str) -> PredictTask | ExportTask | TrainTask:
+    """Read a task from the JSON in a job's ``config.json``.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If it is no task.
+    """
+    return _TASK.validate_json(text)

@@ -1,0 +1,50 @@
+"""What format a folder is in, told by the names in it: quick, without the libraries that read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+Format = Literal["spatialdata", "space_ranger", "legacy_st"]
+
+#: What each format is called to the user.
+FORMATS: dict[Format, str] = {
+    "spatialdata": "a SpatialData Zarr store",
+    "space_ranger": "a Space Ranger outs folder",
+    "legacy_st": "a legacy ST folder (H&E, *.tsv counts, *_selection.tsv spots)",
+}
+MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
+_ZARR_ROOTS = ("zarr.json", ".zgroup")
+_ELEMENTS = ("images", "labels", "points", "shapes", "tables", "table")
+
+
+def format_of(path: str | Path) -> Format | None:
+    """Tell the format of a slide, or None if this is none; never raises.
+
+    Parameters
+    ----------
+    path
+        A folder or store.
+    """
+    path = Path(path)
+    try:
+        if not path.is_dir():
+            return None
+        if any((path / root).is_file() for root in _ZARR_ROOTS):
+            return "spatialdata" if any((path / kind).is_dir() for kind in _ELEMENTS) else None
+        folder = outs_folder(path)
+        if (folder / "spatial").is_dir() or any((folder / name).exists() for name in MATRICES):
+            return "space_ranger"
+        return "legacy_st" if selection_files(path) else None
+    except (OSError, ValueError):  # no right to look, a name that is too long, a null byte
+        return None
+
+
+def outs_folder(path: Path) -> Path:
+    """Return Space Ranger's ``outs`` folder within a run's folder, or the folder itself."""
+    return path / "outs" if (path / "outs").is_dir() else path
+
+
+def selection_files(path: Path) -> list[Path]:
+    """Return the tables of selected spots in a legacy ST folder."""
+    return sorted(path.glob("*_selection.tsv*"))

@@ -1,0 +1,185 @@
+"""The maps of a prediction: which there are, their values at the spots, and the limits of their colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_hyperst.nouns.hierarchy import EMBEDDINGS, modality
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Values = NDArray[np.float32]
+NO_COUNTS = "needs measured counts, and this slide has none that are raw"
+#: What the maps are listed under.
+_EXPRESSION, _LOG2 = "Expression", "log2(count + 1)"
+_NORMS, _VIOLATIONS = "Hyperbolic norm (depth)", "Entailment violation"
+#: The colours of violations span at least a degree, so that rounding errors do not look like violations.
+_LEAST_VIOLATION = 1.0
+#: What the embeddings are called to the user.
+EMBEDDING_TITLES = {
+    "spot_image": "spot image",
+    "niche_image": "niche image",
+    "spot_gene": "spot genes",
+    "niche_gene": "niche genes",
+}
+
+
+@dataclass(frozen=True)
+class Map:
+    """Something that can be laid over the H&E, a number a spot.
+
+    Attributes
+    ----------
+    key
+        Its name in ``metadata["hyperst"]["kind"]`` of its layer.
+    title
+        What the user reads.
+    group
+        What it is listed under.
+    unit
+        Of its values, as the status bar shows them.
+    colormap
+        A napari colormap; None stands for the user's choice.
+    of_gene
+        Whether it is one gene's.
+    reason
+        Why it cannot be shown; empty where it can.
+    """
+
+    key: str
+    title: str
+    group: str
+    unit: str
+    colormap: str | None = None
+    of_gene: bool = False
+    reason: str = ""
+
+
+def maps_of(table: AnnData | None) -> tuple[Map, ...]:
+    """List the maps of a prediction, those that cannot be shown with the reason.
+
+    Parameters
+    ----------
+    table
+        A prediction's table, as ``export`` writes it; None before there is one.
+    """
+    unpredicted = "" if table is not None else "predict genes first"
+    counted = unpredicted or ("" if table is not None and "measured" in table.layers else NO_COUNTS)
+    found = [
+        Map("predicted", "Predicted", _EXPRESSION, _LOG2, of_gene=True, reason=unpredicted),
+        Map("measured", "Measured", _EXPRESSION, _LOG2, of_gene=True, reason=counted),
+        Map("difference", "Predicted − measured", _EXPRESSION, _LOG2, "PiYG", of_gene=True, reason=counted),
+    ]
+    if table is None:
+        return tuple(found)
+    norms = {key.removeprefix("norm_") for key in table.obs.columns if key.startswith("norm_")}
+    for embedding in EMBEDDINGS if norms else ():
+        reason = "" if embedding in norms else _why_missing(embedding)
+        title = f"Norm of {EMBEDDING_TITLES[embedding]}"
+        found.append(Map(f"norm_{embedding}", title, _NORMS, "norm", "magma", reason=reason))
+    for name in relations_of(table):
+        parent, child = name.split("__")
+        reason = "" if f"violation_{name}" in table.obs else NO_COUNTS
+        title = f"{EMBEDDING_TITLES[parent]} → {EMBEDDING_TITLES[child]}".capitalize()
+        found.append(Map(f"violation_{name}", title, _VIOLATIONS, "°", "inferno", reason=reason))
+    return tuple(found)
+
+
+def relations_of(table: AnnData) -> tuple[str, ...]:
+    """Return the names of the relations of the checkpoint that made a table, also of those that lack counts here."""
+    from napari_hyperst.nouns.checkpoint import Card
+
+    alignment = Card.model_validate_json(table.uns["hyperst"]["card"]).method.alignment
+    return tuple(relation.name for relation in alignment.relations) if alignment.weight > 0 else ()
+
+
+def _why_missing(embedding: str) -> str:
+    return NO_COUNTS if modality(embedding) == "gene" else "the checkpoint's method has no such embedding"  # type: ignore[arg-type]
+
+
+def values_of(table: AnnData, key: str, gene: str | None) -> Values:
+    """Return a map's values.
+
+    Parameters
+    ----------
+    table
+        A prediction's table.
+    key
+        Of the map.
+    gene
+        Which gene, where the map is one gene's.
+
+    Returns
+    -------
+    NDArray
+        (n,) float32; NaN where there is none. Violations are in degrees.
+    """
+    if key == "predicted":
+        return _column(table.X, table, gene)
+    if key == "measured":
+        return _column(table.layers["measured"], table, gene)
+    if key == "difference":
+        return values_of(table, "predicted", gene) - values_of(table, "measured", gene)
+    column = np.asarray(table.obs[key], dtype=np.float32)
+    return np.degrees(column) if key.startswith("violation_") else column
+
+
+def limits_of(table: AnnData, key: str, gene: str | None, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Return the limits of a map's colours: one scale for measured and predicted, zero amid a difference's.
+
+    Parameters
+    ----------
+    table
+        A prediction's table.
+    key, gene
+        The map.
+    percentiles
+        Lower and upper percentile of the values that get the first and the last colour.
+    """
+    if key in ("predicted", "measured"):
+        both = [values_of(table, "predicted", gene)]
+        if "measured" in table.layers:
+            both.append(values_of(table, "measured", gene))
+        return robust_limits(np.concatenate(both), percentiles)
+    values = values_of(table, key, gene)
+    if key == "difference":
+        _, most = robust_limits(np.abs(values), (0.0, percentiles[1]))
+        return -most, most
+    if key.startswith("violation_"):
+        return 0.0, max(robust_limits(values, percentiles)[1], _LEAST_VIOLATION)
+    return robust_limits(values, percentiles)
+
+
+def robust_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Return finite limits, the lower one less than the upper one, whatever the values.
+
+    Parameters
+    ----------
+    values
+        Any numbers; those that are not finite are passed over.
+    percentiles
+        Lower and upper percentile. Where they coincide, as for a gene that hardly a spot has, the extremes are taken,
+        and where these do too, a unit from the value on.
+    """
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    for low, high in (np.percentile(finite, percentiles), (finite.min(), finite.max())):
+        if np.float32(low) < np.float32(high):
+            return float(low), float(high)
+    low = float(finite[0])
+    return low, low + max(1.0, 1e-3 * abs(low))
+
+
+def _column(matrix: Any, table: AnnData, gene: str | None) -> Values:
+    if gene is None:
+        raise ValueError("which gene?")
+    column = matrix[:, table.var_names.get_loc(gene)]
+    column = column.toarray() if hasattr(column, "toarray") else column
+    return np.asarray(column, dtype=np.float32).ravel()

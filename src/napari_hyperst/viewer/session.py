@@ -1,0 +1,406 @@
+"""What a viewer knows of slides: one state a viewer, that tells when it changes."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_hyperst.errors import HyperSTError
+from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.layers import (
+    LayerData,
+    add_map,
+    look_at_spots,
+    recolour,
+    slide_layers,
+    spot_metadata,
+)
+from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
+from napari_hyperst.viewer.opening import open_in_thread
+from napari_hyperst.viewer.preferences import colormap, percentiles
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from napari.components import ViewerModel
+    from napari.layers import Points
+
+    from napari_hyperst.slides.slide import Slide
+
+
+@dataclass
+class Entry:
+    """A slide that is open in a viewer, with what is known of it.
+
+    Attributes
+    ----------
+    key
+        What it is called, unlike any other in the viewer.
+    ref
+        How it was opened.
+    slide
+        The slide.
+    table, table_name
+        The table of its prediction, and what it is called; None where there is none yet.
+    result
+        The file with that table, of the job that predicted it; None where it was in the store.
+    """
+
+    key: str
+    ref: SlideRef
+    slide: Slide
+    table: AnnData | None = None
+    table_name: str = ""
+    result: Path | None = None
+    maps: tuple[Map, ...] = field(default=())
+
+    def map(self, key: str) -> Map | None:
+        """Return a map that can be shown, by its key."""
+        return next((found for found in self.maps if found.key == key and not found.reason), None)
+
+
+class Session:
+    """The slides of a viewer, which of them is active, and what is shown of it.
+
+    Parameters
+    ----------
+    viewer
+        The viewer.
+    """
+
+    #: A slide was opened or closed, or another one is active.
+    slides_changed = Signal()
+    #: The active slide was predicted, or had its prediction in its store.
+    prediction_changed = Signal()
+    #: Another gene or another map is shown.
+    shown_changed = Signal()
+    #: How many slides are being opened.
+    opening_changed = Signal(int)
+    #: Something could not be done: a message for the user.
+    failed = Signal(str)
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.entries: dict[str, Entry] = {}
+        self._active: str | None = None
+        self.gene: str | None = None
+        self.map = "predicted"
+        self._opening = 0
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    @property
+    def viewer(self) -> ViewerModel:
+        """The viewer."""
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("the viewer has been closed")
+        return viewer
+
+    @property
+    def active(self) -> Entry | None:
+        """The slide that is worked on."""
+        return None if self._active is None else self.entries[self._active]
+
+    @property
+    def opening(self) -> int:
+        """How many slides are being opened."""
+        return self._opening
+
+    def open(self, ref: SlideRef) -> None:
+        """Open a slide in a thread, and show it when it is there; what goes wrong is told by ``failed``."""
+        self._count_opening(1)
+        open_in_thread(ref, lambda slide: self._opened(ref, slide), self._not_opened)
+
+    def add(self, slide: Slide, ref: SlideRef | None = None) -> Entry:
+        """Show a slide that is open already.
+
+        Parameters
+        ----------
+        slide
+            The slide.
+        ref
+            How it was opened, for the processes that open it again; by its path if not told.
+        """
+        from napari.layers import Layer
+
+        entry, layers = self.register(slide, ref)
+        for layer in layers:
+            self.viewer.add_layer(Layer.create(*layer))
+        look_at_spots(self.viewer, slide)
+        self.activate(entry.key)
+        for name, table in slide.sdata.tables.items():
+            if _annotates(table, slide.source.spots):
+                self.set_prediction(entry.key, table, name)
+        return entry
+
+    def register(self, slide: Slide, ref: SlideRef | None = None) -> tuple[Entry, list[LayerData]]:
+        """Take a slide in, and return its layers for somebody else to add."""
+        key = _unlike(slide.name, self.entries)
+        entry = Entry(key, ref or SlideRef(path=slide.path, mpp=slide.mpp), slide, maps=maps_of(None))
+        self.entries[key] = entry
+        self.viewer.canvas.overlays.scale_bar.visible = True
+        return entry, slide_layers(slide, key)
+
+    def activate(self, key: str | None) -> None:
+        """Work on another slide."""
+        if key == self._active:
+            return
+        self._active = key
+        self._keep_shown_possible()
+        self.slides_changed.emit()
+        self.prediction_changed.emit()
+
+    def set_prediction(self, key: str, table: AnnData, name: str, result: Path | None = None) -> None:
+        """Take a prediction in, and show it.
+
+        Parameters
+        ----------
+        key
+            Of the slide; one that has been closed meanwhile is passed over.
+        table, name
+            The table, and what it is called in the store.
+        result
+            The file that it was read from.
+        """
+        entry = self.entries.get(key)
+        if entry is None:
+            return
+        entry.table, entry.table_name, entry.result, entry.maps = table, name, result, maps_of(table)
+        if result is not None:
+            entry.slide.sdata.tables[name] = table
+        self._refresh_spots(entry)
+        if key != self._active:
+            self.activate(key)
+        self._keep_shown_possible()
+        for layer in self._overlays(entry):
+            if entry.map(ours(layer)["kind"]) is None:
+                self.viewer.layers.remove(layer)
+            else:
+                self._recolour(entry, layer)
+        for also in ("measured", "predicted"):
+            if entry.map(also) is not None and self.layer_of(entry, also) is None:
+                self._add(entry, entry.map(also), visible=False)  # type: ignore[arg-type]
+        self.prediction_changed.emit()
+        self.show(self.map, self.gene)
+
+    def show(self, map_key: str | None = None, gene: str | None = None) -> None:
+        """Show a map, or another gene, of the active slide; the other maps are hidden.
+
+        Parameters
+        ----------
+        map_key, gene
+            What to show; by default as before.
+        """
+        entry = self.active
+        if entry is None or entry.table is None:
+            return
+        if gene is not None and gene not in entry.table.var_names:
+            raise HyperSTError(f"{gene} is not predicted by this checkpoint", do="choose one of the list")
+        self.gene, self.map = gene or self.gene, map_key or self.map
+        chosen = entry.map(self.map)
+        if chosen is None:
+            raise HyperSTError(f"there is no map {self.map!r}", do="choose one of the list")
+        for layer in self._overlays(entry):
+            if ours(layer)["kind"] != self.map:
+                layer.visible = False
+        layer = self.layer_of(entry, self.map)
+        if layer is None:
+            layer = self._add(entry, chosen, visible=True)
+        elif layer.visible:
+            self._recolour(entry, layer)
+        else:
+            layer.visible = True  # which recolours it
+        self._caption(entry, chosen)
+        self.shown_changed.emit()
+
+    def layer_of(self, entry: Entry, kind: str) -> Points | None:
+        """Return the layer of a map of a slide, if it is in the viewer."""
+        return next((layer for layer in self._overlays(entry) if ours(layer)["kind"] == kind), None)
+
+    def refresh(self) -> None:
+        """Colour what is visible anew: the preferences changed."""
+        for entry in self.entries.values():
+            for layer in self._overlays(entry):
+                layer.face_colormap = self._colormap(entry, ours(layer)["kind"])
+                ours(layer)["gene"] = None
+                if layer.visible:
+                    self._recolour(entry, layer)
+
+    # -- within
+
+    def _opened(self, ref: SlideRef, slide: Slide) -> None:
+        self._count_opening(-1)
+        if self._viewer() is not None:
+            self.add(slide, ref)
+
+    def _not_opened(self, message: str) -> None:
+        self._count_opening(-1)
+        self.failed.emit(message)
+
+    def _count_opening(self, change: int) -> None:
+        self._opening += change
+        self.opening_changed.emit(self._opening)
+
+    def _overlays(self, entry: Entry) -> list[Points]:
+        kinds = ("image", "spots")
+        return [
+            layer
+            for layer in self.viewer.layers
+            if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in kinds
+        ]
+
+    def _colormap(self, entry: Entry, kind: str) -> str:
+        shown = entry.map(kind)
+        return (shown.colormap if shown is not None else None) or colormap()
+
+    def _add(self, entry: Entry, shown: Map, visible: bool) -> Points:
+        assert entry.table is not None
+        said = {
+            "slide": entry.key,
+            "element": entry.slide.name,
+            "table": entry.table_name,
+            "gene": self.gene if shown.of_gene else None,
+            "kind": shown.key,
+            "job": None if entry.result is None else str(entry.result.parent),
+            "name": self._name(entry, shown),
+        }
+        layer = add_map(
+            self.viewer,
+            entry.slide,
+            entry.table,
+            shown,
+            values_of(entry.table, shown.key, self.gene),
+            limits_of(entry.table, shown.key, self.gene, percentiles()),
+            self._colormap(entry, shown.key),
+            said,
+        )
+        layer.visible = visible
+        layer.events.visible.connect(self._on_visible)
+        return layer
+
+    def _on_visible(self, event: Any) -> None:
+        """Colour a map that was hidden while another gene was chosen."""
+        layer = event.source
+        said = ours(layer)
+        entry = self.entries.get(said.get("slide", ""))
+        if layer.visible and entry is not None and entry.table is not None:
+            self._recolour(entry, layer)
+
+    def _recolour(self, entry: Entry, layer: Points) -> None:
+        """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
+        said = ours(layer)
+        shown = entry.map(said["kind"])
+        if shown is None or entry.table is None or not layer.visible:
+            return
+        wanted = {
+            "gene": self.gene if shown.of_gene else None,
+            "table": entry.table_name,
+            "job": None if entry.result is None else str(entry.result.parent),
+        }
+        if {key: said[key] for key in wanted} == wanted:
+            return
+        values = values_of(entry.table, shown.key, self.gene)
+        recolour(layer, shown, values, limits_of(entry.table, shown.key, self.gene, percentiles()), entry.table)
+        if layer.name == said["name"]:  # the user has not renamed it
+            layer.name = self._name(entry, shown)
+            wanted["name"] = layer.name
+        said |= wanted
+
+    def _name(self, entry: Entry, shown: Map) -> str:
+        return (
+            f"{entry.key} {self.gene} {shown.title.lower()}" if shown.of_gene else f"{entry.key} {shown.title.lower()}"
+        )
+
+    def _caption(self, entry: Entry, shown: Map) -> None:
+        """Say on the canvas what is seen, and that it is for research use only."""
+        text = self.viewer.canvas.overlays.text
+        what = "violation" if shown.key.startswith("violation_") else ""
+        title = " ".join(word for word in (self.gene if shown.of_gene else "", shown.title.lower(), what) if word)
+        text.text = f"{entry.key} · {title}\n{shown.unit} · for research use only"
+        text.position, text.box, text.font_size = "top_left", True, 9
+        text.visible = True
+
+    def _keep_shown_possible(self) -> None:
+        """Choose gene and map anew where the active slide does not have them."""
+        entry = self.active
+        if entry is None or entry.table is None:
+            return
+        if self.gene not in entry.table.var_names:
+            self.gene = first_gene(entry.table)
+        if entry.map(self.map) is None:
+            self.map = "predicted"
+
+    def _refresh_spots(self, entry: Entry) -> None:
+        for layer in self.viewer.layers:
+            said = ours(layer)
+            if said.get("slide") == entry.key and said.get("kind") == "spots":
+                layer.metadata.update(spot_metadata(entry.slide))
+
+    def _on_removed(self, event: Any) -> None:
+        """Forget a slide when the last of its layers is taken away."""
+        key = ours(event.value).get("slide")
+        if key not in self.entries or any(ours(layer).get("slide") == key for layer in self.viewer.layers):
+            return
+        del self.entries[key]
+        if self._active == key:
+            self._active = None
+            self.viewer.canvas.overlays.text.visible = False
+            self.activate(next(iter(self.entries), None))
+        self.slides_changed.emit()
+        self.prediction_changed.emit()
+
+
+_SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+
+
+def session_of(viewer: ViewerModel) -> Session:
+    """Return the state of a viewer, made when it is first asked for."""
+    # What napari hands to widgets is a proxy of the viewer, which cannot be a key.
+    model = getattr(viewer, "__wrapped__", viewer)
+    if model not in _SESSIONS:
+        _SESSIONS[model] = Session(model)
+    return _SESSIONS[model]
+
+
+def show_slide(viewer: ViewerModel, slide: Slide) -> Entry:
+    """Show a slide in a viewer: H&E, spots, and the prediction that its store may hold.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer.
+    slide
+        From ``open_slide``.
+
+    Returns
+    -------
+    Entry
+        The slide as the viewer's session knows it.
+    """
+    return session_of(viewer).add(slide)
+
+
+def first_gene(table: AnnData) -> str:
+    """Return the gene to show first: the one predicted best, or, where nothing was measured, that varies most."""
+    import numpy as np
+
+    if "pcc" in table.var and np.isfinite(table.var["pcc"]).any():
+        return str(table.var["pcc"].idxmax())
+    return str(table.var_names[int(np.asarray(table.X).std(axis=0).argmax())])
+
+
+def _annotates(table: AnnData, spots: str) -> bool:
+    """Whether a table of a store is a prediction of these spots."""
+    region = table.uns.get("spatialdata_attrs", {}).get("region")
+    return OURS in table.uns and region in (spots, [spots])
+
+
+def _unlike(name: str, taken: dict[str, Entry]) -> str:
+    """Return the name, with a number where it is taken."""
+    if name not in taken:
+        return name
+    return next(f"{name} [{i}]" for i in range(1, len(taken) + 2) if f"{name} [{i}]" not in taken)

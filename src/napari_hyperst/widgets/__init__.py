@@ -1,0 +1,1 @@
+"""The verbs in napari: the only room that touches Qt."""

@@ -1,0 +1,206 @@
+"""The child process that predicts, and the jobs that it is given, one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qtpy.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal
+
+from napari_hyperst.jobs.job import Job
+from napari_hyperst.nouns.events import Event, EventReader
+
+#: How often the events of the job at work are looked for, in ms.
+_POLL_MS = 80
+#: After these times, in ms, a job that was asked to stop is terminated, and killed.
+_TERMINATE_MS, _KILL_MS = 500, 800
+#: How long a child that was told to end is waited for, in ms.
+_GRACE_MS = 1000
+_COMMAND = ("-m", "napari_hyperst.jobs", "--wait")
+
+
+class Child(QObject):
+    """A warm child process: it has imported torch before the first click, and ends with napari.
+
+    Parameters
+    ----------
+    command
+        Arguments to this Python; those of the real child, unless a test gives its own.
+    """
+
+    #: The child is there: what kinds of device it found, each with an empty string or the reason why not.
+    ready = Signal(dict)
+    #: Something happened in the job at work.
+    told = Signal(object, object)
+    #: The job is over: its ``done``, ``stopped`` or ``error`` event.
+    ended = Signal(object, object)
+    #: The child could not be started, or ended without having been ready: why.
+    broken = Signal(str)
+
+    def __init__(self, command: Sequence[str] = _COMMAND) -> None:
+        super().__init__()
+        self._command = list(command)
+        self._process: QProcess | None = None
+        self._job: Job | None = None
+        self._reader: EventReader | None = None
+        self._devices: dict[str, str] | None = None
+        self._said = b""
+        self._closing = False
+        self._timer = QTimer(self)
+        self._timer.setInterval(_POLL_MS)
+        self._timer.timeout.connect(self._poll)
+
+    @property
+    def job(self) -> Job | None:
+        """The job at work."""
+        return self._job
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; 0 where there is none."""
+        return 0 if self._process is None else int(self._process.processId())
+
+    @property
+    def devices(self) -> dict[str, str] | None:
+        """What the child found to compute on; None before it is ready."""
+        return self._devices
+
+    def start(self) -> None:
+        """Start the child, unless it is there."""
+        if self._process is not None or self._closing:
+            return
+        process = QProcess(self)
+        environment = QProcessEnvironment.systemEnvironment()
+        environment.insert("PYTHONUNBUFFERED", "1")
+        process.setProcessEnvironment(environment)
+        process.setProcessChannelMode(QProcess.ProcessChannelMode.MergedChannels)
+        process.readyReadStandardOutput.connect(self._read)
+        process.finished.connect(self._on_finished)
+        process.errorOccurred.connect(self._on_error)
+        self._process, self._said, self._devices = process, b"", None
+        process.start(sys.executable, self._command)
+
+    def submit(self, job: Job) -> None:
+        """Give the child a job; it begins at once, or as soon as the child is ready."""
+        if self._job is not None:
+            raise RuntimeError("the child is at work")
+        self.start()
+        assert self._process is not None
+        self._job, self._reader = job, job.follow()
+        self._process.write(f"{job.folder}\n".encode())
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Ask the job at work to stop; within a second it has, or its process is gone."""
+        job = self._job
+        if job is None or job.asked("stop"):
+            return
+        job.ask("stop")
+        QTimer.singleShot(_TERMINATE_MS, lambda: self._end_process(job, "terminate"))
+        QTimer.singleShot(_KILL_MS, lambda: self._end_process(job, "kill"))
+
+    def close(self) -> None:
+        """End the child, and wait until it is gone."""
+        self._closing = True
+        self._timer.stop()
+        process, self._process, self._job = self._process, None, None
+        if process is None:
+            return
+        process.finished.disconnect(self._on_finished)
+        process.errorOccurred.disconnect(self._on_error)
+        process.readyReadStandardOutput.disconnect(self._read)
+        process.closeWriteChannel()
+        if process.state() != QProcess.ProcessState.NotRunning and not process.waitForFinished(_GRACE_MS):
+            process.kill()
+            process.waitForFinished(_GRACE_MS)
+        process.deleteLater()
+
+    # -- within
+
+    def _poll(self) -> None:
+        """Tell what happened in the job since the last look."""
+        job, reader = self._job, self._reader
+        if job is None or reader is None:
+            return
+        for event in reader.new():
+            if event.ends:
+                self._end(job, event)
+                return
+            self.told.emit(job, event)
+
+    def _end(self, job: Job, event: Event) -> None:
+        self._job = self._reader = None
+        self._timer.stop()
+        self.ended.emit(job, event)
+
+    def _end_process(self, job: Job, how: str) -> None:
+        if self._job is job and self._process is not None:
+            getattr(self._process, how)()
+
+    def _read(self) -> None:
+        """Take in what the child prints: a line of JSON when it is ready, and what libraries say."""
+        if self._process is None:
+            return
+        self._said = (self._said + bytes(self._process.readAllStandardOutput().data()))[-8192:]
+        for line in self._said.splitlines() if self._devices is None else ():
+            try:
+                self._devices = dict(json.loads(line)["devices"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            self.ready.emit(self._devices)
+            return
+
+    def _on_error(self, error: QProcess.ProcessError) -> None:
+        if error == QProcess.ProcessError.FailedToStart and self._process is not None:
+            why = self._process.errorString()
+            self._process.deleteLater()
+            self._process = None
+            self._gone(f"Python could not be started ({why})")
+
+    def _on_finished(self, code: int, status: QProcess.ExitStatus) -> None:
+        """Find out how the child ended, settle its job, and have a new one ready."""
+        self._poll()
+        process, self._process = self._process, None
+        if process is not None:
+            process.deleteLater()
+        self._gone(_how(code, status))
+
+    def _gone(self, how: str) -> None:
+        job, was_ready = self._job, self._devices is not None
+        self._devices = None
+        if job is not None:
+            if job.asked("stop"):
+                ending = job.log.append("stopped")
+            else:
+                said = job.last_lines() or _tail(self._said)
+                lines = f"; its last lines:\n{said}" if said else ""
+                ending = job.log.append(
+                    "error", {"message": f"the process that predicts {how}{lines}", "expected": False}
+                )
+            self._end(job, ending)
+        elif not was_ready:
+            self.broken.emit(f"the process that predicts {how}; its last lines:\n{_tail(self._said)}")
+        if was_ready:
+            self.start()
+
+
+def _how(code: int, status: QProcess.ExitStatus) -> str:
+    if status == QProcess.ExitStatus.NormalExit:
+        return f"ended with status {code}"
+    if os.name == "posix" and code == signal.SIGKILL:
+        return "was killed, as happens when memory runs out"
+    name = signal.Signals(code).name if os.name == "posix" and code in list(signal.Signals) else str(code)
+    return f"crashed ({name})"
+
+
+def _tail(said: bytes, lines: int = 12) -> str:
+    return "\n".join(said.decode(errors="replace").splitlines()[-lines:])
+
+
+def result_of(job: Job, event: Event) -> Path:
+    """Return the file that a job's ``done`` event names."""
+    return job.folder / str(event.content["result"])

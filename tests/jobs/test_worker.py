@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anndata import read_h5ad
+from spatialdata import read_zarr
+
+from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.jobs import Job
+from napari_hyperst.jobs.detached import start_detached
+from napari_hyperst.jobs.worker import run
+from napari_hyperst.models.checkpoint import load_checkpoint
+from napari_hyperst.nouns.events import Event
+from napari_hyperst.nouns.tasks import ExportTask, PredictTask, SlideRef, TrainTask
+from napari_hyperst.nouns.training import TrainConfig
+
+Report = Callable[[str, dict[str, Any]], None]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job.create(tmp_path / "job", PredictTask(slide=SlideRef(path=tmp_path / "slide"), checkpoint="c"))
+
+
+def kinds(job: Job) -> list[str]:
+    return [event.kind for event in job.follow().new()]
+
+
+def test_a_job_tells_what_happens(job: Job) -> None:
+    def perform(_task: object, folder: Path, report: Report) -> None:
+        report("progress", {"what": "spots", "done": 1, "total": 1})
+        warnings.warn("look out", HyperSTWarning, stacklevel=1)
+        (folder / "result").write_text("x")
+        report("done", {"result": "result"})
+
+    seen: list[str] = []
+    ending = run(job, lambda kind, content: seen.append(kind), perform)
+    assert ending.kind == "done"
+    assert kinds(job) == ["start", "progress", "warning", "done"]
+    assert seen == ["start", "progress", "done"]
+    status = job.status()
+    assert status is not None
+    assert not status.running
+
+
+def test_an_error_of_the_user_is_told_in_its_words(job: Job) -> None:
+    def perform(*_: object) -> None:
+        raise SlideError("is broken", where="slide.tif", do="mend it")
+
+    ending = run(job, perform=perform)
+    assert ending.content == {"message": "slide.tif: is broken; mend it", "expected": True}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(ValueError("seven"), "ValueError: seven"), (MemoryError(), "out of memory; close other")]
+)
+def test_an_error_of_ours_is_told_and_printed(
+    job: Job, capfd: pytest.CaptureFixture[str], error: Exception, told: str
+) -> None:
+    def perform(*_: object) -> None:
+        raise error
+
+    ending = run(job, perform=perform)
+    assert ending.kind == "error"
+    assert ending.content["message"].startswith(told)
+    assert not ending.content["expected"]
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_job_stops_at_the_next_report(job: Job) -> None:
+    done = []
+
+    def perform(_task: object, _folder: Path, report: Report) -> None:
+        for i in range(100):
+            report("progress", {"what": "spots", "done": i, "total": 100})
+            done.append(i)
+            if i == 2:
+                job.ask("stop")
+
+    assert run(job, perform=perform).kind == "stopped"
+    assert done == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Start the child that waits for jobs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_hyperst.jobs", "--wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.stdin.close()  # type: ignore[union-attr]
+    assert process.wait(20) == 0  # it ends with whoever started it
+
+
+def give(process: Any, job: Job) -> Event:
+    """Give the child a job, and wait for its end."""
+    process.stdin.write(f"{job.folder}\n")
+    process.stdin.flush()
+    for _ in range(1200):
+        ending = job.ending()
+        if ending is not None:
+            return ending
+        time.sleep(0.1)
+    raise AssertionError("the job did not end")
+
+
+def test_the_warm_child_predicts_and_exports(warm: Any, tiny_section: Path, tmp_path: Path) -> None:
+    said = json.loads(warm.stdout.readline())
+    assert said["ready"]
+    assert said["devices"]["cpu"] == ""
+    slide = SlideRef(path=tiny_section)
+    predicting = Job.create(tmp_path / "predict", PredictTask(slide=slide, checkpoint="her2st-dinov2s"))
+    ending = give(warm, predicting)
+    assert ending.kind == "done", ending
+    told = predicting.follow().new()
+    spots = [event.content["done"] for event in told if event.content.get("what") == "spots"]
+    assert spots == sorted(spots)
+    assert spots[-1] == ending.content["spots"] == 47
+    result = predicting.folder / ending.content["result"]
+    table = read_h5ad(result)
+    assert table.shape == (47, 200)
+    exporting = Job.create(tmp_path / "export", ExportTask(slide=slide, result=result, out=tmp_path / "out.zarr"))
+    assert give(warm, exporting).kind == "done"
+    written = read_zarr(tmp_path / "out.zarr").tables["table_hyperst"]
+    assert (written.X == table.X).all()
+    assert written.uns["hyperst"]["command"] == predicting.task.command  # type: ignore[union-attr]
+    refused = give(warm, Job.create(tmp_path / "again", exporting.task))
+    assert "is there already" in refused.content["message"]
+
+
+def test_a_folder_that_is_no_job_ends_with_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_hyperst.jobs", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_job_runs_in_a_session_of_its_own(tiny_section: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = TrainConfig(slides=(tiny_section,), out=out, genes=10, epochs=2, batch_size=24, symmetries=1)
+    job = Job.create(out, TrainTask(config=config))
+    process = start_detached(job)
+    if os.name == "posix":
+        assert os.getsid(process.pid) == process.pid != os.getsid(0)
+    assert process.wait(180) == 0, job.last_lines()
+    assert kinds(job)[-1] == "done"
+    assert kinds(job).count("epoch") == 2
+    assert len(load_checkpoint(out / "best").panel) == 10

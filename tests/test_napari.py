@@ -1,0 +1,161 @@
+"""The manifest, and what it names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from npe2 import PluginManager, PluginManifest
+from spatialdata import SpatialData, read_zarr
+
+import napari_hyperst
+from napari_hyperst._napari import get_reader, read, write
+from napari_hyperst.errors import StoreError
+from napari_hyperst.slides import open_slide
+from napari_hyperst.slides.export import convert
+from napari_hyperst.slides.sample import sample_folder
+from napari_hyperst.viewer.session import session_of
+
+Make = Callable[..., Any]
+MANIFEST = Path(napari_hyperst.__file__).with_name("napari.yaml")
+
+
+def test_the_manifest_is_valid_and_what_it_names_is_there() -> None:
+    manifest = PluginManifest.from_file(MANIFEST)
+    manifest.validate_imports()
+    assert manifest.name == "napari-hyperst"
+    commands = {command.id: command.title for command in manifest.contributions.commands or ()}
+    used = {menu.command for items in (manifest.contributions.menus or {}).values() for menu in items}
+    assert used <= set(commands)
+    assert all(title[0].isupper() and not title.endswith(".") for title in commands.values())
+    assert (Path(__file__).parents[1] / "napari.yaml").resolve() == MANIFEST.resolve()
+
+
+def test_npe2_finds_the_plugin() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "npe2", "validate", "napari-hyperst"], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_preferences_have_the_defaults_of_the_manifest() -> None:
+    from napari_hyperst.viewer import preferences
+
+    PluginManager.instance().discover()
+    assert preferences.device() == "auto"
+    assert preferences.batch_size() == 32
+    assert preferences.percentiles() == (1.0, 99.0)
+    assert preferences.colormap() == "viridis"
+
+
+@pytest.fixture(scope="module")
+def store(tiny_section: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert(open_slide(tiny_section), tmp_path_factory.mktemp("stores") / "corner.zarr")
+
+
+def test_slides_are_claimed_by_what_is_in_them(tiny_section: Path, store: Path, tmp_path: Path) -> None:
+    assert get_reader(str(tiny_section)) is read
+    assert get_reader(str(store)) is read
+    assert get_reader([str(tiny_section), str(store)]) is read
+    (tmp_path / "outs" / "spatial").mkdir(parents=True)
+    assert get_reader(str(tmp_path)) is read
+    assert get_reader(str(tmp_path / "outs")) is read
+
+
+def others(tmp_path: Path) -> list[Any]:
+    """Return paths that are not ours, and worse."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "image.tif").write_bytes(b"II*\0")
+    (tmp_path / "array.zarr").mkdir()
+    (tmp_path / "array.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file.zarr").write_text("no store")
+    there = ["empty", "image.tif", "array.zarr", "loop", "file.zarr", "missing", "x" * 5000]
+    return [*(str(tmp_path / name) for name in there), "", "\0", [], [str(tmp_path / "empty")], None, 3]
+
+
+def test_what_is_not_ours_is_passed_over_and_nothing_is_raised(tmp_path: Path, tiny_section: Path) -> None:
+    for path in others(tmp_path):
+        assert get_reader(path) is None, path
+    assert get_reader([str(tiny_section), str(tmp_path / "empty")]) is None
+
+
+def test_claiming_a_path_imports_nothing_heavy(tiny_section: Path) -> None:
+    code = (
+        "import sys; from napari_hyperst._napari import get_reader; "
+        f"assert get_reader({str(tiny_section)!r}); "
+        "print(sorted({'torch', 'timm', 'peft', 'spatialdata', 'anndata', 'pandas', 'napari'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_without_a_viewer_a_reader_gives_layers(tiny_section: Path) -> None:
+    (image, settings, kind), (points, _, other) = read(str(tiny_section))
+    assert (kind, other) == ("image", "points")
+    assert settings["rgb"]
+    assert image[0].shape == (2200, 2200, 3)
+    assert points.shape == (48, 2)
+
+
+def test_a_dropped_folder_opens_in_the_viewer(qtbot: Any, make_napari_viewer_proxy: Make, section: Path) -> None:
+    viewer = make_napari_viewer_proxy()
+    assert viewer.open(str(section), plugin="napari-hyperst") == []
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
+    assert list(session_of(viewer).entries) == ["corner"]
+
+
+def test_the_sample_opens(make_napari_viewer_proxy: Make) -> None:
+    viewer = make_napari_viewer_proxy()
+    layers = viewer.open_sample("napari-hyperst", "C2")
+    assert [type(layer).__name__ for layer in layers] == ["Image", "Points"]
+    entry = session_of(viewer).active
+    assert entry is not None
+    assert entry.ref.path == sample_folder()
+    assert len(entry.slide.spots) == 187
+    viewer.layers.clear()
+    assert session_of(viewer).active is None
+
+
+def test_save_as_writes_the_slide_and_its_prediction(
+    make_napari_viewer_proxy: Make, section: Path, tmp_path: Path, tiny_table: AnnData
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    session = session_of(viewer)
+    entry = session.add(open_slide(section))
+    plain = tmp_path / "plain.zarr"
+    assert viewer.layers.save(str(plain), plugin="napari-hyperst") == [str(plain)]
+    assert list(read_zarr(plain).tables) == ["table"]
+    session.set_prediction(entry.key, tiny_table.copy(), "table_hyperst", tmp_path / "job" / "prediction.h5ad")
+    both = tmp_path / "both.zarr"
+    assert viewer.layers.save(str(both), plugin="napari-hyperst") == [str(both)]
+    np.testing.assert_array_equal(read_zarr(both).tables["table_hyperst"].X, tiny_table.X)
+    with pytest.raises(StoreError, match="is there already"):
+        viewer.layers.save(str(both), plugin="napari-hyperst")
+    session.add(open_slide(section))
+    with pytest.raises(StoreError, match="one slide, not 2"):
+        viewer.layers.save(str(tmp_path / "two.zarr"), plugin="napari-hyperst")
+    assert not (tmp_path / "two.zarr").exists()
+
+
+def test_layers_that_are_not_ours_are_not_written(make_napari_viewer_proxy: Make, tmp_path: Path) -> None:
+    make_napari_viewer_proxy()
+    assert write(str(tmp_path / "x.zarr"), [(np.zeros((4, 4)), {"metadata": {}}, "image")]) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_without_a_display_writes_store_and_picture(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_hyperst.cli", "demo"],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert sorted(file.name for file in (tmp_path / "hyperst-demo").iterdir()) == ["C2.png", "C2.zarr"]
+    assert "pcc" in done.stdout
+    assert isinstance(read_zarr(tmp_path / "hyperst-demo" / "C2.zarr"), SpatialData)

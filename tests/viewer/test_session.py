@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from napari.components import ViewerModel
+
+from napari_hyperst.errors import HyperSTError
+from napari_hyperst.slides import open_slide
+from napari_hyperst.slides.export import write_table
+from napari_hyperst.viewer import session_of, show_slide
+from napari_hyperst.viewer.layers import OURS
+from napari_hyperst.viewer.session import Session, first_gene
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def session() -> Session:
+    """Return the session of a viewer without a window."""
+    viewer = ViewerModel()
+    found = session_of(viewer)
+    found.keep = viewer  # type: ignore[attr-defined]  # a session does not keep its viewer alive
+    return found
+
+
+@pytest.fixture
+def predicted(session: Session, section: Path, tiny_table: AnnData) -> Session:
+    entry = session.add(open_slide(section))
+    session.set_prediction(entry.key, tiny_table.copy(), "table_hyperst", section / "job" / "prediction.h5ad")
+    return session
+
+
+def names(session: Session) -> list[str]:
+    return [layer.name for layer in session.viewer.layers]
+
+
+def visible(session: Session) -> list[str]:
+    return [layer.metadata[OURS]["kind"] for layer in session.viewer.layers if layer.visible][2:]
+
+
+def test_a_viewer_has_one_session_and_is_not_kept_alive_by_it() -> None:
+    viewer = ViewerModel()
+    assert session_of(viewer) is session_of(viewer)
+    assert session_of(ViewerModel()) is not session_of(viewer)
+
+
+def test_a_slide_is_shown_with_what_other_tools_look_for(session: Session, section: Path) -> None:
+    slide = open_slide(section)
+    entry = show_slide(session.viewer, slide)
+    image, spots = session.viewer.layers
+    assert names(session) == [slide.source.image, "corner"]
+    assert image.multiscale
+    assert image.rgb
+    for layer in (image, spots):
+        assert layer.metadata["sdata"] is slide.sdata
+        assert layer.metadata["_current_cs"] in layer.metadata["_active_in_cs"]
+    assert spots.metadata["adata"] is slide.counts
+    assert spots.metadata["table_names"] == ["table"]
+    assert spots.metadata["indices"] == slide.spots.index.tolist()
+    assert session.active is entry
+    assert session.viewer.canvas.overlays.scale_bar.visible
+
+
+def test_a_prediction_adds_measured_and_predicted_and_shows_one(predicted: Session) -> None:
+    assert names(predicted)[2:] == [f"corner {predicted.gene} measured", f"corner {predicted.gene} predicted"]
+    assert visible(predicted) == ["predicted"]
+    entry = predicted.active
+    assert entry is not None
+    layer = predicted.layer_of(entry, "predicted")
+    assert layer is not None
+    assert "sdata" not in layer.metadata
+    said = layer.metadata[OURS]
+    assert {key: said[key] for key in ("element", "table", "gene", "kind")} == {
+        "element": "corner", "table": "table_hyperst", "gene": predicted.gene, "kind": "predicted",
+    }  # fmt: skip
+    assert "research use" in predicted.viewer.canvas.overlays.text.text
+    spots = predicted.viewer.layers["corner"]
+    assert spots.metadata["table_names"] == ["table", "table_hyperst"]
+
+
+def test_each_map_has_a_layer_of_its_own_made_once(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    for found in [*entry.maps, *entry.maps]:
+        predicted.show(found.key)
+        assert visible(predicted) == [found.key]
+    assert len(predicted.viewer.layers) == 2 + len(entry.maps)
+
+
+def test_another_gene_recolours_what_is_visible_now_and_the_rest_when_it_is(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    assert entry.table is not None
+    first, second = (predicted.layer_of(entry, kind) for kind in ("predicted", "measured"))
+    assert first is not None
+    assert second is not None
+    before = second.features["value"].to_numpy().copy()
+    changed = MagicMock()
+    second.events.features.connect(changed)
+    gene = next(g for g in entry.table.var_names if g != predicted.gene)
+    predicted.show(gene=gene)
+    np.testing.assert_array_equal(first.features["value"], entry.table[:, gene].X.ravel())
+    np.testing.assert_array_equal(second.features["value"], before)
+    changed.assert_not_called()
+    second.visible = True  # by hand, in the layer list
+    np.testing.assert_array_equal(second.features["value"], entry.table[:, gene].layers["measured"].ravel())
+    assert first.face_contrast_limits == pytest.approx(second.face_contrast_limits)
+    assert names(predicted)[2:] == [f"corner {gene} measured", f"corner {gene} predicted"]
+
+
+def test_a_name_given_by_hand_stays(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    assert entry.table is not None
+    layer = predicted.layer_of(entry, "predicted")
+    assert layer is not None
+    layer.name = "mine"
+    for gene in entry.table.var_names[:3]:
+        predicted.show("predicted", gene)
+        assert predicted.layer_of(entry, "predicted") is layer
+    assert layer.name == "mine"
+    predicted.viewer.layers["corner"].name = "renamed"
+    predicted.show("norm_spot_image")
+    assert visible(predicted) == ["norm_spot_image"]
+
+
+def test_a_layer_taken_away_by_hand_comes_back_when_it_is_asked_for(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    for kind in ("predicted", "measured"):
+        predicted.viewer.layers.remove(predicted.layer_of(entry, kind))
+    predicted.show("predicted")
+    assert visible(predicted) == ["predicted"]
+    predicted.viewer.layers.remove(predicted.viewer.layers["corner"])
+    predicted.show("measured")
+    assert predicted.active is entry
+
+
+def test_a_slide_without_layers_is_closed(predicted: Session, tiny_table: AnnData) -> None:
+    told = MagicMock()
+    predicted.slides_changed.connect(told)
+    entry = predicted.active
+    assert entry is not None
+    predicted.viewer.layers.clear()
+    assert predicted.active is None
+    assert predicted.entries == {}
+    told.assert_called()
+    assert not predicted.viewer.canvas.overlays.text.visible
+    predicted.show("predicted")  # nothing is there: nothing happens
+    predicted.set_prediction(entry.key, tiny_table, "late")  # of a job that was at work meanwhile
+    assert len(predicted.viewer.layers) == 0
+
+
+def test_predicting_again_shows_the_new_values_in_the_same_layers(predicted: Session, tiny_table: AnnData) -> None:
+    entry = predicted.active
+    assert entry is not None
+    layer = predicted.layer_of(entry, "predicted")
+    predicted.show("norm_spot_image")
+    again = tiny_table.copy()
+    again.X = again.X + 1
+    predicted.set_prediction(entry.key, again, "table_hyperst", Path("other") / "job" / "prediction.h5ad")
+    predicted.show("predicted")
+    assert predicted.layer_of(entry, "predicted") is layer
+    assert layer is not None
+    np.testing.assert_allclose(layer.features["value"], again[:, predicted.gene].X.ravel())
+
+
+def test_a_prediction_without_counts_takes_its_layers_away(predicted: Session, tiny_table: AnnData) -> None:
+    entry = predicted.active
+    assert entry is not None
+    predicted.show("difference")
+    bare = tiny_table.copy()
+    del bare.layers["measured"]
+    predicted.set_prediction(entry.key, bare, "table_hyperst", Path("other") / "job" / "prediction.h5ad")
+    assert predicted.map == "predicted"
+    assert visible(predicted) == ["predicted"]
+    with pytest.raises(HyperSTError, match="no map 'difference'"):
+        predicted.show("difference")
+
+
+def test_two_slides_of_one_name_are_told_apart(session: Session, section: Path, tiny_table: AnnData) -> None:
+    first, second = session.add(open_slide(section)), session.add(open_slide(section))
+    assert (first.key, second.key) == ("corner", "corner [1]")
+    session.set_prediction(first.key, tiny_table.copy(), "hyperst", section / "a")
+    assert session.active is first
+    session.set_prediction(second.key, tiny_table.copy(), "hyperst", section / "b")
+    session.show("norm_spot_image")
+    assert session.layer_of(first, "norm_spot_image") is None
+    session.activate(first.key)
+    session.show("norm_spot_image")
+    assert session.layer_of(first, "norm_spot_image") is not session.layer_of(second, "norm_spot_image")
+
+
+def test_a_store_with_a_prediction_shows_it_at_once(
+    session: Session, section: Path, tmp_path: Path, tiny_table: AnnData
+) -> None:
+    store = write_table(open_slide(section), tiny_table.copy(), tmp_path / "s.zarr")
+    entry = session.add(open_slide(store))
+    assert entry.table_name == "table_hyperst"
+    assert visible(session) == ["predicted"]
+    assert session.gene == first_gene(tiny_table)
+
+
+def test_what_is_not_there_is_refused(predicted: Session) -> None:
+    with pytest.raises(HyperSTError, match="NOPE is not predicted"):
+        predicted.show(gene="NOPE")
+    with pytest.raises(HyperSTError, match="no map 'nope'"):
+        predicted.show("nope")
+
+
+def test_the_first_gene_is_the_one_predicted_best(tiny_table: AnnData) -> None:
+    assert first_gene(tiny_table) == tiny_table.var["pcc"].idxmax()
+    bare = tiny_table.copy()
+    del bare.var["pcc"]
+    assert first_gene(bare) == bare.var_names[np.asarray(bare.X).std(axis=0).argmax()]

@@ -1,0 +1,51 @@
+"""Children without torch, and windows that leave nothing behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from anndata import AnnData
+from qtpy.QtWidgets import QApplication
+
+from napari_hyperst.widgets.process import Child
+
+SCRIPT = Path(__file__).with_name("scripted_child.py")
+
+
+@pytest.fixture(scope="session")
+def table_file(tiny_table: AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with the table of a prediction of the tiny section."""
+    path = tmp_path_factory.mktemp("tables") / "prediction.h5ad"
+    tiny_table.copy().write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def child(qapp: QApplication, table_file: Path) -> Iterator[Child]:
+    """Return a child that plays scenes; it has ended when the test is over."""
+    made = Child([str(SCRIPT), str(table_file)])
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other_child(qapp: QApplication, table_file: Path) -> Iterator[Child]:
+    """Return another."""
+    made = Child([str(SCRIPT), str(table_file)])
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(qapp: QApplication) -> Iterator[None]:
+    """Fail a test that leaves windows, or threads of ours, behind."""
+    windows = set(map(id, QApplication.topLevelWidgets()))
+    yield
+    QApplication.sendPostedEvents(None, 52)  # what is to be deleted later is deleted now
+    qapp.processEvents()
+    left = [w for w in QApplication.topLevelWidgets() if id(w) not in windows and w.isVisible()]
+    assert left == []
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("hyperst")] == []

@@ -1,0 +1,266 @@
+"""The workbench in any order of things, with a child that plays scenes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+
+from napari_hyperst.slides import open_slide
+from napari_hyperst.slides.export import write_table
+from napari_hyperst.viewer.session import session_of
+from napari_hyperst.widgets.process import Child
+from napari_hyperst.widgets.workbench import Workbench
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy: Make) -> Any:
+    return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def bench(viewer: Any, child: Child) -> Iterator[Workbench]:
+    made = Workbench(viewer, child)
+    viewer.window.add_dock_widget(made, name="Workbench")
+    notification_manager.records.clear()
+    return made
+
+
+def messages() -> list[str]:
+    return [str(record.message) for record in notification_manager.records]
+
+
+def open_(qtbot: Any, bench: Workbench, path: Path) -> None:
+    before = len(bench.session.entries)
+    bench.open(path)
+    qtbot.waitUntil(lambda: len(bench.session.entries) > before, timeout=30_000)
+
+
+def scene(bench: Workbench, name: str) -> None:
+    bench.predict_panel.add_checkpoint(Path(name))
+
+
+def click(qtbot: Any, button: Any) -> None:
+    assert button.isEnabled(), button.toolTip()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def predict(qtbot: Any, bench: Workbench, name: str = "ok") -> None:
+    scene(bench, name)
+    with qtbot.waitSignal(bench.child.ended, timeout=20_000):
+        click(qtbot, bench.predict_panel.button)
+
+
+def test_it_opens_on_an_empty_viewer_and_says_what_to_do(bench: Workbench) -> None:
+    assert "Drop a Space Ranger folder" in bench.slide_panel.status.text()
+    assert not bench.predict_panel.button.isEnabled()
+    assert bench.predict_panel.button.toolTip() == "Open a slide first"
+    assert bench.export_new.toolTip() == "Predict genes first"
+    assert not bench.genes.isEnabled()
+    bench.predict()  # from a script: nothing to predict, nothing happens
+    bench.export(Path("nowhere"))
+    assert bench.child.job is None
+
+
+def test_it_opens_on_a_slide_that_is_there(viewer: Any, child: Child, section: Path) -> None:
+    session_of(viewer).add(open_slide(section))
+    bench = Workbench(viewer, child)
+    viewer.window.add_dock_widget(bench)
+    assert bench.predict_panel.button.isEnabled()
+    assert "48 spots" in bench.slide_panel.status.text()
+    assert bench.slide_panel.slides.currentText() == "corner"
+
+
+def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, tmp_path: Path) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    assert bench.predict_panel.status.text() == "8 genes predicted at 47 spots in 0 s."
+    assert len(bench.genes.genes) == 8
+    entry = bench.session.active
+    assert entry is not None
+    where = bench.genes.view.visualRect(bench.genes.proxy.index(2, 0)).center()
+    qtbot.mouseClick(bench.genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    assert bench.session.gene == bench.genes.genes[2]
+    bench.maps.setCurrentItem(bench.maps.item_of("violation_spot_image__niche_image"))
+    layer = bench.session.layer_of(entry, "violation_spot_image__niche_image")
+    assert layer is not None
+    assert layer.visible
+    out = tmp_path / "out.zarr"
+    bench.export(out)
+    assert not bench.predict_panel.cancel.isEnabled()
+    assert not bench.predict_panel.button.isEnabled()
+    qtbot.waitUntil(lambda: bench.child.job is None, timeout=10_000)
+    assert out.is_dir()
+    assert str(out) in bench.predict_panel.status.text()
+    assert messages() == []
+
+
+def test_progress_cancel_and_again(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    scene(bench, "slow")
+    click(qtbot, bench.predict_panel.button)
+    assert not bench.predict_panel.button.isEnabled()
+    qtbot.waitUntil(lambda: bench.predict_panel.bar.value() > 5, timeout=20_000)
+    assert "of 40 spots, about" in bench.predict_panel.status.text()
+    with qtbot.waitSignal(bench.child.ended, timeout=1500):
+        click(qtbot, bench.predict_panel.cancel)
+    assert bench.predict_panel.status.text() == "Stopped."
+    assert not bench.predict_panel.bar.isVisible()
+    assert bench.session.active is not None
+    assert bench.session.active.table is None
+    predict(qtbot, bench)
+    assert bench.session.active.table is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("crash", "Segmentation fault"), ("killed", "memory runs out"), ("broken", "is broken; mend it")]
+)
+def test_what_goes_wrong_is_told_and_the_next_click_works(
+    qtbot: Any, bench: Workbench, section: Path, name: str, told: str
+) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench, name)
+    assert told in messages()[-1]
+    assert "Failed" in bench.predict_panel.status.text()
+    predict(qtbot, bench)
+    assert bench.session.active is not None
+    assert bench.session.active.table is not None
+
+
+def test_warnings_of_a_job_are_shown(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench, "warns")
+    assert messages() == ["out of memory; going on with 16 spots at a time"]
+
+
+def test_a_slide_that_cannot_be_opened_is_told(qtbot: Any, bench: Workbench, tmp_path: Path) -> None:
+    bench.open(tmp_path / "missing")
+    assert bench.slide_panel.status.text() == "Opening a slide…"
+    qtbot.waitUntil(lambda: bool(messages()), timeout=20_000)
+    assert "there is nothing here" in messages()[-1]
+    assert "No slide is open" in bench.slide_panel.status.text()
+
+
+def test_two_slides_and_one_closed_while_it_is_predicted(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    open_(qtbot, bench, section)
+    slides = bench.slide_panel.slides
+    assert [slides.itemText(i) for i in range(2)] == ["corner", "corner [1]"]
+    assert slides.currentText() == "corner [1]"
+    slides.setCurrentIndex(0)
+    slides.activated.emit(0)
+    assert bench.session.active is bench.session.entries["corner"]
+    scene(bench, "slow")
+    click(qtbot, bench.predict_panel.button)
+    viewer = bench.session.viewer
+    for layer in [layer for layer in viewer.layers if layer.metadata["hyperst"]["slide"] == "corner"]:
+        viewer.layers.remove(layer)
+    assert slides.currentText() == "corner [1]"
+    qtbot.waitUntil(lambda: bench.child.job is None, timeout=20_000)
+    assert list(bench.session.entries) == ["corner [1]"]
+    assert bench.session.entries["corner [1]"].table is None
+    viewer.layers.clear()
+    assert not bench.predict_panel.button.isEnabled()
+    assert bench.genes.genes == []
+    assert messages() == []
+
+
+def test_predicting_twice_and_renaming(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    count = len(bench.session.viewer.layers)
+    for layer in bench.session.viewer.layers:
+        layer.name = f"renamed {layer.name}"
+    predict(qtbot, bench)
+    assert len(bench.session.viewer.layers) == count
+
+
+def test_a_store_can_be_written_into_itself(
+    qtbot: Any, bench: Workbench, section: Path, tmp_path: Path, tiny_table: Any
+) -> None:
+    store = write_table(open_slide(section), tiny_table.copy(), tmp_path / "own.zarr")
+    open_(qtbot, bench, section)
+    assert not bench.export_own.isVisibleTo(bench)
+    open_(qtbot, bench, store)
+    assert bench.export_own.isVisibleTo(bench)
+    assert bench.export_own.isEnabled()  # its prediction came with it
+    assert len(bench.genes.genes) == 8
+
+
+def test_dialogs_name_what_is_opened_chosen_and_written(
+    qtbot: Any, bench: Workbench, section: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(section))
+    click(qtbot, bench.slide_panel.open)
+    qtbot.waitUntil(lambda: bench.session.active is not None, timeout=20_000)
+    bench.predict_panel.checkpoint.value = "Choose a folder…"
+    assert bench.predict_panel.checkpoint.value == str(section)
+    predict(qtbot, bench)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "new"), ""))
+    with qtbot.waitSignal(bench.child.ended, timeout=10_000):
+        click(qtbot, bench.export_new)
+    assert (tmp_path / "new.zarr").is_dir()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
+    click(qtbot, bench.export_new)
+    assert bench.child.job is None
+
+
+def test_devices_that_are_not_there_are_not_offered(qtbot: Any, bench: Workbench) -> None:
+    qtbot.waitUntil(lambda: bench.child.devices is not None, timeout=20_000)
+    assert bench.predict_panel.device.choices == ("auto", "cpu", "mps")
+    assert "no CUDA device was found" in bench.predict_panel.device.tooltip
+
+
+def test_a_child_that_cannot_start_is_told(
+    qtbot: Any, viewer: Any, child: Child, section: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERST_TEST_STILLBORN", "1")
+    notification_manager.records.clear()
+    bench = Workbench(viewer, child)
+    viewer.window.add_dock_widget(bench)
+    qtbot.waitUntil(lambda: bool(messages()), timeout=20_000)
+    assert "no torch today" in messages()[-1]
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    assert "no torch today" in messages()[-1]
+    assert bench.predict_panel.button.isEnabled()
+
+
+def test_two_viewers_do_not_mix(
+    qtbot: Any, make_napari_viewer_proxy: Make, section: Path, child: Child, other_child: Child
+) -> None:
+    benches = [Workbench(make_napari_viewer_proxy(), one) for one in (child, other_child)]
+    for bench in benches:
+        bench.session.viewer.window.add_dock_widget(bench)
+    open_(qtbot, benches[0], section)
+    assert not benches[1].predict_panel.button.isEnabled()
+    assert benches[0].child.pid != benches[1].child.pid
+    predict(qtbot, benches[0])
+    assert benches[1].session.entries == {}
+    assert len(benches[1].session.viewer.layers) == 0
+
+
+def test_closing_the_dock_ends_the_child_and_its_folders(
+    qtbot: Any, viewer: Any, child: Child, section: Path, jobs: Path
+) -> None:
+    bench = Workbench(viewer, child)
+    dock = viewer.window.add_dock_widget(bench)
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    assert any(jobs.iterdir())
+    pid = child.pid
+    viewer.window.remove_dock_widget(dock)
+    bench.deleteLater()
+    qtbot.waitUntil(lambda: child.pid == 0, timeout=5000)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not any(jobs.iterdir())
+    session_of(viewer).show("measured")  # what is shown stays, and nobody listens in vain
