@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from anndata import AnnData
+from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from spatialdata import SpatialData, read_zarr
 
@@ -109,6 +110,18 @@ def test_a_dropped_folder_opens_in_the_viewer(qtbot: Any, make_napari_viewer_pro
     assert viewer.open(str(section), plugin="napari-hyperst") == []
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
     assert list(session_of(viewer).entries) == ["corner"]
+
+
+def test_a_broken_slide_is_told_without_the_workbench(
+    qtbot: Any, make_napari_viewer_proxy: Make, section: Path
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    (section / "he.png").write_bytes(b"no picture")
+    notification_manager.records.clear()
+    viewer.open(str(section), plugin="napari-hyperst")
+    qtbot.waitUntil(lambda: bool(notification_manager.records), timeout=30_000)
+    assert "he.png" in str(notification_manager.records[-1].message)
+    assert len(viewer.layers) == 0
 
 
 def test_the_sample_opens(make_napari_viewer_proxy: Make) -> None:

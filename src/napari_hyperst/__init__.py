@@ -15,6 +15,7 @@ _HOMES = {
     "export": "napari_hyperst.slides.export",
     "load_checkpoint": "napari_hyperst.models.checkpoint",
     "predict": "napari_hyperst.prediction",
+    "show_slide": "napari_hyperst.viewer",
     "train": "napari_hyperst.training",
     "TileSpec": "napari_hyperst.nouns.tiles",
     "TrainConfig": "napari_hyperst.nouns.training",
@@ -32,6 +33,7 @@ __all__ = [
     "load_checkpoint",
     "open_slide",
     "predict",
+    "show_slide",
     "train",
 ]
 

@@ -20,6 +20,7 @@ from napari_hyperst.jobs.detached import start_detached
 from napari_hyperst.jobs.worker import run
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.nouns.events import Event
+from napari_hyperst.nouns.methods import HyperSTConfig
 from napari_hyperst.nouns.tasks import ExportTask, PredictTask, SlideRef, TrainTask
 from napari_hyperst.nouns.training import TrainConfig
 
@@ -138,6 +139,48 @@ def test_the_warm_child_predicts_and_exports(warm: Any, tiny_section: Path, tmp_
     assert written.uns["hyperst"]["command"] == predicting.task.command  # type: ignore[union-attr]
     refused = give(warm, Job.create(tmp_path / "again", exporting.task))
     assert "is there already" in refused.content["message"]
+
+
+def test_the_child_ends_with_whoever_started_it_also_while_it_works(tiny_section: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_hyperst.jobs", "--wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+    slide = SlideRef(path=tiny_section)
+    job = Job.create(tmp_path / "job", PredictTask(slide=slide, checkpoint="her2st-dinov2s", batch_size=1))
+    process.stdin.write(f"{job.folder}\n")
+    process.stdin.flush()
+    reader, seen = job.follow(), []
+    while not any(event.content.get("what") == "spots" for event in seen):
+        time.sleep(0.05)
+        seen += reader.new()
+    process.stdin.close()
+    assert process.wait(10) == 0
+    assert job.ending() is None
+
+
+def test_a_training_job_stops_at_the_next_step(tiny_section: Path, tiny_encoder: str, tmp_path: Path) -> None:
+    method = HyperSTConfig(encoder=tiny_encoder, lora_blocks=1, dim=16)
+    out = tmp_path / "run"
+    config = TrainConfig(
+        slides=(tiny_section,), out=out, method=method, genes=8, epochs=50, batch_size=24, symmetries=1
+    )
+    job = Job.create(out, TrainTask(config=config))
+    steps: list[str] = []
+
+    def watch(kind: str, _content: dict[str, Any]) -> None:
+        steps.append(kind)
+        if steps.count("step") == 3:
+            job.ask("stop")
+
+    assert run(job, watch).kind == "stopped"
+    assert steps.count("step") == 3
+    assert not (out / "best").exists()
 
 
 def test_a_folder_that_is_no_job_ends_with_one_line(tmp_path: Path) -> None:

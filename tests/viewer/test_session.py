@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from napari.components import ViewerModel
+from napari.settings import get_plugin_settings
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.slides import open_slide
@@ -219,3 +220,26 @@ def test_the_first_gene_is_the_one_predicted_best(tiny_table: AnnData) -> None:
     bare = tiny_table.copy()
     del bare.var["pcc"]
     assert first_gene(bare) == bare.var_names[np.asarray(bare.X).std(axis=0).argmax()]
+
+
+def test_other_preferences_recolour_what_is_shown(predicted: Session) -> None:
+    settings = get_plugin_settings("napari-hyperst").colours
+    entry = predicted.active
+    assert entry is not None
+    predicted.show("norm_spot_image")
+    norm, expression = (predicted.layer_of(entry, kind) for kind in ("norm_spot_image", "predicted"))
+    assert norm is not None
+    assert expression is not None
+    narrow = norm.face_contrast_limits
+    try:
+        settings.colormap, settings.low_percentile, settings.high_percentile = "plasma", 0.0, 100.0
+        values = norm.features["value"]
+        assert norm.face_contrast_limits == pytest.approx((values.min(), values.max()))
+        assert norm.face_contrast_limits != narrow
+        assert norm.face_colormap.name == "magma"
+        assert expression.face_colormap.name == "viridis"  # it is hidden
+        predicted.show("predicted")
+        assert expression.face_colormap.name == "plasma"
+    finally:
+        settings.reset()
+    assert expression.face_colormap.name == "viridis"

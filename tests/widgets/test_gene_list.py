@@ -46,6 +46,22 @@ def test_enter_takes_the_first_and_arrows_step(qtbot: Any, genes: GeneList) -> N
     assert chosen.call_args.args == ("COL1A2",)
 
 
+def test_the_one_that_is_left_is_taken_by_enter_and_by_a_click(qtbot: Any, genes: GeneList) -> None:
+    chosen = MagicMock()
+    genes.chosen.connect(chosen)
+    genes.select("CD74")
+    qtbot.keyClicks(genes.search, "fasn")
+    assert not genes.view.currentIndex().isValid()
+    qtbot.keyClick(genes.search, Qt.Key.Key_Return)
+    chosen.assert_called_once_with("FASN")
+    genes.search.setText("actb")
+    where = genes.view.visualRect(genes.proxy.index(0, 0)).center()
+    qtbot.mouseClick(genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    assert chosen.call_args.args == ("ACTB",)
+    genes.search.clear()
+    assert genes.view.currentIndex().data() == "ACTB"
+
+
 def test_a_click_chooses(qtbot: Any, genes: GeneList) -> None:
     where = genes.view.visualRect(genes.proxy.index(3, 0)).center()
     with qtbot.waitSignal(genes.chosen) as told:

@@ -181,6 +181,7 @@ def test_predicting_twice_and_renaming(qtbot: Any, bench: Workbench, section: Pa
         layer.name = f"renamed {layer.name}"
     predict(qtbot, bench)
     assert len(bench.session.viewer.layers) == count
+    assert messages() == []
 
 
 def test_a_store_can_be_written_into_itself(

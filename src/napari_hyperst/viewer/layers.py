@@ -139,7 +139,6 @@ def add_map(
     shown: Map,
     values: Values,
     limits: tuple[float, float],
-    colormap: str,
     metadata: dict[str, Any],
 ) -> Points:
     """Add a map over its slide's spots.
@@ -152,10 +151,10 @@ def add_map(
         The prediction's table, whose rows are the spots.
     shown
         The map.
-    values, limits, colormap
-        (n,) numbers, and how they are coloured.
+    values, limits
+        (n,) numbers, and between which they are coloured.
     metadata
-        What ``metadata["hyperst"]`` is to hold.
+        What ``metadata["hyperst"]`` is to hold, the layer's name and colormap among it.
     """
     where = placement(slide)
     layer: Points = viewer.add_points(
@@ -165,7 +164,7 @@ def add_map(
         border_width=0.0,
         features=_features(shown, values, table),
         face_color=VALUE,
-        face_colormap=colormap,
+        face_colormap=metadata["colormap"],
         face_contrast_limits=limits,
         metadata={OURS: metadata},
         **where,
@@ -174,10 +173,14 @@ def add_map(
     return layer
 
 
-def recolour(layer: Points, shown: Map, values: Values, limits: tuple[float, float], table: AnnData) -> None:
-    """Give a map's layer other values and limits; the layer stays."""
+def recolour(
+    layer: Points, shown: Map, values: Values, limits: tuple[float, float], colormap: str, table: AnnData
+) -> None:
+    """Give a map's layer other values, limits and colours; the layer stays."""
     layer.features = _features(shown, values, table)
     layer.face_contrast_limits = limits
+    if layer.face_colormap.name != colormap:
+        layer.face_colormap = colormap
 
 
 def _features(shown: Map, values: Values, table: AnnData) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 PLUGIN = "napari-hyperst"
@@ -27,6 +28,11 @@ def percentiles() -> tuple[float, float]:
 def colormap() -> str:
     """Return the colormap of measured and predicted expression."""
     return str(_section("colours").colormap)
+
+
+def on_colours_changed(slot: Callable[..., object]) -> None:
+    """Call a method, as long as its object lives, when the user asks for other colours."""
+    _section("colours").events.connect(slot)
 
 
 def _section(name: str) -> Any:

@@ -22,7 +22,7 @@ from napari_hyperst.viewer.layers import (
 )
 from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
 from napari_hyperst.viewer.opening import open_in_thread
-from napari_hyperst.viewer.preferences import colormap, percentiles
+from napari_hyperst.viewer.preferences import colormap, on_colours_changed, percentiles
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,8 +80,6 @@ class Session:
     shown_changed = Signal()
     #: How many slides are being opened.
     opening_changed = Signal(int)
-    #: Something could not be done: a message for the user.
-    failed = Signal(str)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
@@ -91,6 +89,7 @@ class Session:
         self.map = "predicted"
         self._opening = 0
         viewer.layers.events.removed.connect(self._on_removed)
+        on_colours_changed(self.refresh)
 
     @property
     def viewer(self) -> ViewerModel:
@@ -111,7 +110,7 @@ class Session:
         return self._opening
 
     def open(self, ref: SlideRef) -> None:
-        """Open a slide in a thread, and show it when it is there; what goes wrong is told by ``failed``."""
+        """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification."""
         self._count_opening(1)
         open_in_thread(ref, lambda slide: self._opened(ref, slide), self._not_opened)
 
@@ -171,7 +170,9 @@ class Session:
             return
         entry.table, entry.table_name, entry.result, entry.maps = table, name, result, maps_of(table)
         if result is not None:
-            entry.slide.sdata.tables[name] = table
+            tables = entry.slide.sdata.tables
+            tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
+            tables[name] = table
         self._refresh_spots(entry)
         if key != self._active:
             self.activate(key)
@@ -221,14 +222,11 @@ class Session:
         """Return the layer of a map of a slide, if it is in the viewer."""
         return next((layer for layer in self._overlays(entry) if ours(layer)["kind"] == kind), None)
 
-    def refresh(self) -> None:
-        """Colour what is visible anew: the preferences changed."""
+    def refresh(self, *_: object) -> None:
+        """Colour what is visible anew, if the preferences ask for other colours."""
         for entry in self.entries.values():
             for layer in self._overlays(entry):
-                layer.face_colormap = self._colormap(entry, ours(layer)["kind"])
-                ours(layer)["gene"] = None
-                if layer.visible:
-                    self._recolour(entry, layer)
+                self._recolour(entry, layer)
 
     # -- within
 
@@ -238,8 +236,10 @@ class Session:
             self.add(slide, ref)
 
     def _not_opened(self, message: str) -> None:
+        from napari.utils.notifications import show_error
+
         self._count_opening(-1)
-        self.failed.emit(message)
+        show_error(message)
 
     def _count_opening(self, change: int) -> None:
         self._opening += change
@@ -253,20 +253,24 @@ class Session:
             if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in kinds
         ]
 
-    def _colormap(self, entry: Entry, kind: str) -> str:
-        shown = entry.map(kind)
-        return (shown.colormap if shown is not None else None) or colormap()
+    def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
+        """Return what a map's layer should show now."""
+        return {
+            "table": entry.table_name,
+            "job": None if entry.result is None else str(entry.result.parent),
+            "gene": self.gene if shown.of_gene else None,
+            "colormap": shown.colormap or colormap(),
+            "percentiles": percentiles(),
+        }
 
     def _add(self, entry: Entry, shown: Map, visible: bool) -> Points:
         assert entry.table is not None
         said = {
             "slide": entry.key,
             "element": entry.slide.name,
-            "table": entry.table_name,
-            "gene": self.gene if shown.of_gene else None,
             "kind": shown.key,
-            "job": None if entry.result is None else str(entry.result.parent),
             "name": self._name(entry, shown),
+            **self._wanted(entry, shown),
         }
         layer = add_map(
             self.viewer,
@@ -275,7 +279,6 @@ class Session:
             shown,
             values_of(entry.table, shown.key, self.gene),
             limits_of(entry.table, shown.key, self.gene, percentiles()),
-            self._colormap(entry, shown.key),
             said,
         )
         layer.visible = visible
@@ -296,15 +299,12 @@ class Session:
         shown = entry.map(said["kind"])
         if shown is None or entry.table is None or not layer.visible:
             return
-        wanted = {
-            "gene": self.gene if shown.of_gene else None,
-            "table": entry.table_name,
-            "job": None if entry.result is None else str(entry.result.parent),
-        }
+        wanted = self._wanted(entry, shown)
         if {key: said[key] for key in wanted} == wanted:
             return
         values = values_of(entry.table, shown.key, self.gene)
-        recolour(layer, shown, values, limits_of(entry.table, shown.key, self.gene, percentiles()), entry.table)
+        limits = limits_of(entry.table, shown.key, self.gene, percentiles())
+        recolour(layer, shown, values, limits, wanted["colormap"], entry.table)
         if layer.name == said["name"]:  # the user has not renamed it
             layer.name = self._name(entry, shown)
             wanted["name"] = layer.name

@@ -23,6 +23,7 @@ class GeneList(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._marked: str | None = None
         self.search = QLineEdit()
         self.search.setPlaceholderText("Search genes")
         self.search.setClearButtonEnabled(True)
@@ -66,13 +67,14 @@ class GeneList(QWidget):
         self._on_text(self.search.text())
 
     def select(self, gene: str | None) -> None:
-        """Mark a gene, without telling."""
+        """Mark a gene, or none where it is not listed, without telling."""
+        self._marked = gene
+        role, exact = Qt.ItemDataRole.DisplayRole, Qt.MatchFlag.MatchExactly
+        found = self.model.match(self.model.index(0, 0), role, gene or "", 1, exact | Qt.MatchFlag.MatchCaseSensitive)
+        here = self.proxy.mapFromSource(found[0]) if found else QModelIndex()
         with _silenced(self.view):
-            for index in self.model.match(
-                self.model.index(0, 0), Qt.ItemDataRole.DisplayRole, gene or "", 1, Qt.MatchFlag.MatchExactly
-            ):
-                here = self.proxy.mapFromSource(index)
-                self.view.setCurrentIndex(here)
+            self.view.setCurrentIndex(here)
+            if here.isValid():
                 self.view.scrollTo(here)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
@@ -86,6 +88,7 @@ class GeneList(QWidget):
     def _on_text(self, text: str) -> None:
         with _silenced(self.view):  # what the filter takes away or brings back chooses no gene
             self.proxy.setFilterFixedString(text.strip())
+        self.select(self._marked)
         shown, all_of_them = self.proxy.rowCount(), self.model.rowCount()
         self.count.setText(f"{shown} of {all_of_them} genes" if all_of_them else "")
 
@@ -95,6 +98,7 @@ class GeneList(QWidget):
 
     def _on_current(self, index: QModelIndex, _before: QModelIndex) -> None:
         if index.isValid() and not self.view.property("silent"):
+            self._marked = str(index.data())
             self.chosen.emit(str(index.data()))
 
 

@@ -162,7 +162,6 @@ class Workbench(QWidget):
             (self.session.opening_changed, self._on_slides),
             (self.session.prediction_changed, self._on_prediction),
             (self.session.shown_changed, self._on_shown),
-            (self.session.failed, _show_error),
         ]
         for signal, slot in links:
             signal.connect(slot)
