@@ -39,6 +39,12 @@ def test_the_manifest_is_valid_and_what_it_names_is_there() -> None:
     assert (Path(__file__).parents[1] / "napari.yaml").resolve() == MANIFEST.resolve()
 
 
+def test_napari_asks_for_no_other_file_than_a_store() -> None:
+    readers = PluginManifest.from_file(MANIFEST).contributions.readers or []
+    assert [reader.filename_patterns for reader in readers] == [["*.zarr"]]
+    assert all(reader.accepts_directories for reader in readers)
+
+
 def test_npe2_finds_the_plugin() -> None:
     found = subprocess.run(
         [sys.executable, "-m", "npe2", "validate", "napari-hyperst"], capture_output=True, text=True, check=False
@@ -66,6 +72,7 @@ def test_slides_are_claimed_by_what_is_in_them(tiny_section: Path, store: Path, 
     assert get_reader(str(store)) is read
     assert get_reader([str(tiny_section), str(store)]) is read
     (tmp_path / "outs" / "spatial").mkdir(parents=True)
+    (tmp_path / "outs" / "spatial" / "tissue_positions.csv").touch()
     assert get_reader(str(tmp_path)) is read
     assert get_reader(str(tmp_path / "outs")) is read
 
@@ -76,9 +83,12 @@ def others(tmp_path: Path) -> list[Any]:
     (tmp_path / "image.tif").write_bytes(b"II*\0")
     (tmp_path / "array.zarr").mkdir()
     (tmp_path / "array.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    (tmp_path / "ome.zarr" / "labels").mkdir(parents=True)
+    (tmp_path / "ome.zarr" / "zarr.json").write_text('{"zarr_format": 3, "attributes": {"ome": {}}}')
+    (tmp_path / "photos" / "spatial").mkdir(parents=True)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "file.zarr").write_text("no store")
-    there = ["empty", "image.tif", "array.zarr", "loop", "file.zarr", "missing", "x" * 5000]
+    there = ["empty", "image.tif", "array.zarr", "ome.zarr", "photos", "loop", "file.zarr", "missing", "x" * 5000]
     return [*(str(tmp_path / name) for name in there), "", "\0", [], [str(tmp_path / "empty")], None, 3]
 
 
@@ -109,7 +119,7 @@ def test_a_dropped_folder_opens_in_the_viewer(qtbot: Any, make_napari_viewer_pro
     viewer = make_napari_viewer_proxy()
     assert viewer.open(str(section), plugin="napari-hyperst") == []
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=30_000)
-    assert list(session_of(viewer).entries) == ["corner"]
+    assert [entry.slide.name for entry in session_of(viewer).entries.values()] == ["corner"]
 
 
 def test_a_broken_slide_is_told_without_the_workbench(
@@ -157,9 +167,23 @@ def test_save_as_writes_the_slide_and_its_prediction(
     assert not (tmp_path / "two.zarr").exists()
 
 
+def test_save_as_takes_the_slide_of_the_layers_whichever_viewer_is_in_front(
+    make_napari_viewer_proxy: Make, section: Path, tmp_path: Path, tiny_table: AnnData
+) -> None:
+    behind, _front = viewers = [make_napari_viewer_proxy(), make_napari_viewer_proxy()]
+    for i, viewer in enumerate(viewers):
+        entry = session_of(viewer).add(open_slide(section))
+        table = tiny_table.copy()
+        table.X = table.X + i
+        session_of(viewer).set_prediction(entry.key, table, "table_hyperst", tmp_path / str(i) / "prediction.h5ad")
+    behind.layers.save(str(tmp_path / "out.zarr"), plugin="napari-hyperst")
+    np.testing.assert_array_equal(read_zarr(tmp_path / "out.zarr").tables["table_hyperst"].X, tiny_table.X)
+
+
 def test_layers_that_are_not_ours_are_not_written(make_napari_viewer_proxy: Make, tmp_path: Path) -> None:
     make_napari_viewer_proxy()
-    assert write(str(tmp_path / "x.zarr"), [(np.zeros((4, 4)), {"metadata": {}}, "image")]) == []
+    with pytest.raises(StoreError, match="none of these layers is of a slide"):
+        write(str(tmp_path / "x.zarr"), [(np.zeros((4, 4)), {"metadata": {}}, "image")])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -64,8 +64,8 @@ def open_sample() -> list[LayerData]:
     from napari_hyperst.slides import open_slide
     from napari_hyperst.viewer.session import session_of
 
-    session, ref = session_of(viewer), SlideRef(path=sample_folder())
-    entry, layers = session.register(open_slide(ref.path), ref)
+    session = session_of(viewer)
+    entry, layers = session.register(open_slide(sample_folder()))
     session.activate(entry.key)
     return [*layers]
 
@@ -78,35 +78,34 @@ def write(path: str, layers: list[LayerData]) -> list[str]:
     path
         The store to write.
     layers
-        Layers as data, settings and type; those that are not ours are passed over.
+        Layers as data, settings and type; those of other plugins are passed over.
 
     Returns
     -------
     list
-        The store; nothing where none of the layers is ours.
+        The store.
 
     Raises
     ------
     HyperSTError
-        If the layers are of several slides, or the store cannot be written.
+        If the layers are of no slide or of several, or the store cannot be written.
     """
-    from napari import current_viewer
-
     from napari_hyperst.viewer.contract import OURS
 
     said = [settings.get("metadata", {}).get(OURS) for _, settings, _ in layers]
     keys = {one["slide"] for one in said if isinstance(one, dict)}
-    viewer = current_viewer()
-    if not keys or viewer is None:
-        return []
+    if not keys:
+        raise StoreError(
+            "none of these layers is of a slide", where=path, do="save them with another extension than .zarr"
+        )
     if len(keys) > 1:
         raise StoreError(f"a store holds one slide, not {len(keys)}", where=path, do="save the layers of one slide")
     from napari_hyperst.slides.export import convert, write_table
-    from napari_hyperst.viewer.session import session_of
+    from napari_hyperst.viewer.session import entry_of
 
-    entry = session_of(viewer).entries.get(keys.pop())
+    entry = entry_of(keys.pop())
     if entry is None:
-        return []
+        raise StoreError("the slide of these layers is closed", where=path, do="open it again")
     if entry.table is None:
         return [str(convert(entry.slide, path))]
     return [str(write_table(entry.slide, entry.table, path, table=entry.table_name))]

@@ -172,7 +172,7 @@ def demo(
 ) -> None:
     """Open napari on the packaged slide, predicted; without a display write a store and a picture."""
     if out is None and not as_json and has_display():
-        open_demo()
+        open_demo(device)
         return
     from napari_hyperst.evaluation.figure import draw_prediction
     from napari_hyperst.models.checkpoint import load_checkpoint

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from anndata import read_h5ad
 from spatialdata import read_zarr
 
-from napari_hyperst.errors import HyperSTWarning, SlideError
-from napari_hyperst.jobs import Job
+from napari_hyperst.errors import HyperSTWarning, SlideError, StoreError
+from napari_hyperst.jobs import Job, worker
 from napari_hyperst.jobs.detached import start_detached
+from napari_hyperst.jobs.job import STATUS
 from napari_hyperst.jobs.worker import run
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.nouns.events import Event
@@ -89,6 +91,44 @@ def test_a_job_stops_at_the_next_report(job: Job) -> None:
 
     assert run(job, perform=perform).kind == "stopped"
     assert done == [0, 1, 2]
+
+
+def test_a_job_that_has_ended_keeps_its_record(job: Job) -> None:
+    def perform(_task: object, _folder: Path, report: Report) -> None:
+        job.ask("stop")
+        report("done", {"result": "x"})  # what is done is done, also when a stop comes late
+
+    assert run(job, perform=perform).kind == "done"
+    with pytest.raises(StoreError, match="has ended"):
+        run(job, perform=perform)
+    assert kinds(job) == ["start", "done"]
+
+
+def test_a_job_at_work_elsewhere_is_left_alone(job: Job) -> None:
+    (job.folder / STATUS).write_text(json.dumps({"pid": 1, "beat": time.time(), "running": True}))
+    with pytest.raises(StoreError, match="another process"):
+        run(job, perform=lambda *_: None)
+    assert kinds(job) == []
+
+
+def test_nothing_but_a_store_is_worked_on_once_whoever_asked_has_gone(
+    job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    worked: list[Path] = []
+    monkeypatch.setattr(worker, "run", lambda job: worked.append(job.folder))
+    exporting = ExportTask(slide=SlideRef(path=tmp_path), result=tmp_path / "r", out=tmp_path / "o")
+    export = Job.create(tmp_path / "export", exporting)
+    heard = threading.Event()
+
+    def lines() -> Iterator[str]:
+        yield f"{job.folder}\n"
+        yield f"{tmp_path / 'no job'}\n"
+        yield f"{export.folder}\n"
+        heard.set()
+
+    monkeypatch.setattr(worker, "_devices", lambda: (heard.wait(5), time.sleep(0.2), {})[-1])  # it still warms up
+    worker.serve(lines())
+    assert worked == [export.folder]
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +212,9 @@ def test_a_training_job_stops_at_the_next_step(tiny_section: Path, tiny_encoder:
     )
     job = Job.create(out, TrainTask(config=config))
     steps: list[str] = []
+
+    with job.log.path.open("w") as file:  # a warning of a slide comes before the run begins
+        file.write('{"kind": "warning", "time": 0, "message": "the scales differ"}\n')
 
     def watch(kind: str, _content: dict[str, Any]) -> None:
         steps.append(kind)

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from napari.components import ViewerModel
+from napari.layers import Layer
 from napari.settings import get_plugin_settings
+from napari.utils.notifications import notification_manager
+from spatialdata import read_zarr
+from spatialdata.models import TableModel
 
-from napari_hyperst.errors import HyperSTError
+from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
@@ -69,7 +73,9 @@ def test_a_slide_is_shown_with_what_other_tools_look_for(session: Session, secti
 
 
 def test_a_prediction_adds_measured_and_predicted_and_shows_one(predicted: Session) -> None:
-    assert names(predicted)[2:] == [f"corner {predicted.gene} measured", f"corner {predicted.gene} predicted"]
+    assert predicted.active is not None
+    key = predicted.active.key
+    assert names(predicted)[2:] == [f"{key} {predicted.gene} measured", f"{key} {predicted.gene} predicted"]
     assert visible(predicted) == ["predicted"]
     entry = predicted.active
     assert entry is not None
@@ -112,7 +118,7 @@ def test_another_gene_recolours_what_is_visible_now_and_the_rest_when_it_is(pred
     second.visible = True  # by hand, in the layer list
     np.testing.assert_array_equal(second.features["value"], entry.table[:, gene].layers["measured"].ravel())
     assert first.face_contrast_limits == pytest.approx(second.face_contrast_limits)
-    assert names(predicted)[2:] == [f"corner {gene} measured", f"corner {gene} predicted"]
+    assert names(predicted)[2:] == [f"{entry.key} {gene} measured", f"{entry.key} {gene} predicted"]
 
 
 def test_a_name_given_by_hand_stays(predicted: Session) -> None:
@@ -187,13 +193,18 @@ def test_a_prediction_without_counts_takes_its_layers_away(predicted: Session, t
 
 def test_two_slides_of_one_name_are_told_apart(session: Session, section: Path, tiny_table: AnnData) -> None:
     first, second = session.add(open_slide(section)), session.add(open_slide(section))
-    assert (first.key, second.key) == ("corner", "corner [1]")
+    assert first.key != second.key
+    assert second.key.startswith("corner [")
     session.set_prediction(first.key, tiny_table.copy(), "hyperst", section / "a")
     assert session.active is first
     session.set_prediction(second.key, tiny_table.copy(), "hyperst", section / "b")
     session.show("norm_spot_image")
     assert session.layer_of(first, "norm_spot_image") is None
+    session.show(gene=tiny_table.var_names[0])
     session.activate(first.key)
+    assert f"{first.key} ·" in session.viewer.canvas.overlays.text.text
+    shown = {layer.metadata[OURS]["slide"] for layer in session.viewer.layers if layer.visible}
+    assert shown == {first.key}  # slides lie on each other: one is seen at a time
     session.show("norm_spot_image")
     assert session.layer_of(first, "norm_spot_image") is not session.layer_of(second, "norm_spot_image")
 
@@ -243,3 +254,117 @@ def test_other_preferences_recolour_what_is_shown(predicted: Session) -> None:
     finally:
         settings.reset()
     assert expression.face_colormap.name == "viridis"
+
+
+def test_other_spots_than_before_are_drawn_where_they_are(predicted: Session, tiny_table: AnnData) -> None:
+    entry = predicted.active
+    assert entry is not None
+    for rows in (np.arange(46, -1, -1), np.arange(40)):
+        other = tiny_table[rows].copy()
+        predicted.set_prediction(entry.key, other, "table_hyperst", Path(str(len(rows))) / "job" / "prediction.h5ad")
+        predicted.show("predicted")
+        layer = predicted.layer_of(entry, "predicted")
+        assert layer is not None
+        np.testing.assert_array_equal(layer.data, other.obsm["spatial"][:, ::-1])
+        np.testing.assert_array_equal(layer.features["value"], other[:, predicted.gene].X.ravel())
+        np.testing.assert_array_equal(layer.features["spot"], other.obs_names)
+        assert np.ptp(layer.size) == 0
+
+
+def test_a_spot_deleted_by_hand_comes_back_with_the_next_gene(predicted: Session, tiny_table: AnnData) -> None:
+    entry = predicted.active
+    assert entry is not None
+    layer = predicted.layer_of(entry, "predicted")
+    assert layer is not None
+    layer.selected_data = {3}
+    layer.remove_selected()
+    gene = next(g for g in tiny_table.var_names if g != predicted.gene)
+    predicted.show(gene=gene)
+    np.testing.assert_array_equal(layer.features["value"], tiny_table[:, gene].X.ravel())
+    assert len(layer.data) == 47
+
+
+def test_a_copy_of_a_map_made_by_hand_is_recoloured_too(predicted: Session, tiny_table: AnnData) -> None:
+    entry = predicted.active
+    assert entry is not None
+    layer = predicted.layer_of(entry, "predicted")
+    assert layer is not None
+    data, settings, kind = layer.as_layer_data_tuple()
+    copy = Layer.create(data, {**settings, "metadata": {**settings["metadata"]}}, kind)
+    predicted.viewer.add_layer(copy)
+    gene = next(g for g in tiny_table.var_names if g != predicted.gene)
+    predicted.show(gene=gene)
+    for one in (layer, copy):
+        np.testing.assert_array_equal(one.features["value"], tiny_table[:, gene].X.ravel())
+
+
+def test_maps_follow_the_spots_and_points_grow_with_the_affine(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    spots = predicted.viewer.layers["corner"]
+    layer = predicted.layer_of(entry, "predicted")
+    assert layer is not None
+    size = spots.size[0]
+    spots.affine = np.array([[0, -2, 30], [2, 0, -7], [0, 0, 1.0]])  # as another coordinate system may be
+    np.testing.assert_allclose(layer.data_to_world(layer.data[5]), spots.data_to_world(layer.data[5]))
+    assert layer.size[0] == pytest.approx(2 * size)
+    assert spots.size[0] == pytest.approx(2 * size)
+    spots.affine = np.eye(3)
+    assert layer.size[0] == pytest.approx(size)
+
+
+def test_a_prediction_that_cannot_be_read_leaves_the_slide(
+    session: Session, section: Path, tmp_path: Path, tiny_table: AnnData
+) -> None:
+    table = tiny_table.copy()
+    table.uns["hyperst"]["card"] = "{}"
+    store = write_table(open_slide(section), table, tmp_path / "s.zarr")
+    notification_manager.records.clear()
+    entry = session.add(open_slide(store))
+    assert entry.table is None
+    assert len(session.viewer.layers) == 2
+    assert "cannot be shown" in str(notification_manager.records[-1].message)
+
+
+def test_a_table_of_somebody_elses_is_neither_hidden_nor_overwritten(
+    session: Session, section: Path, tmp_path: Path, tiny_table: AnnData
+) -> None:
+    slide = open_slide(section)
+    theirs = TableModel.parse(
+        slide.counts[:, :3].copy(),
+        overwrite_metadata=True,
+        region="corner",
+        region_key="region",
+        instance_key=slide.counts.uns["spatialdata_attrs"]["instance_key"],
+    )
+    slide.sdata.tables["table_hyperst"] = theirs
+    slide.sdata.write(tmp_path / "s.zarr")
+    entry = session.add(open_slide(tmp_path / "s.zarr", mpp=0.69, table="table"))
+    assert entry.ref.table == "table"
+    session.set_prediction(entry.key, tiny_table.copy(), "table_hyperst", tmp_path / "job" / "prediction.h5ad")
+    assert "hyperst" not in entry.slide.sdata.tables["table_hyperst"].uns
+    with pytest.raises(StoreError, match="not ours"):
+        write_table(entry.slide, tiny_table.copy(), tmp_path / "s.zarr")
+    assert read_zarr(tmp_path / "s.zarr").tables["table_hyperst"].n_vars == 3
+
+
+def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    text = predicted.viewer.canvas.overlays.text
+    for kind in ("measured", "norm_spot_image", "measured"):
+        predicted.show(kind)
+        layer = predicted.layer_of(entry, kind)
+        assert layer is not None
+        assert predicted.viewer.layers.selection.active is layer
+        assert "research use" in text.text
+        assert text.visible
+        status = layer.get_status(layer.data_to_world(layer.data[3]), world=True)["value"]
+        assert f"spot: {layer.features['spot'][3]}" in status
+        assert f"value: {layer.features['value'][3]:.3g}"[:10] in status
+    layer.visible = False
+    assert not text.visible
+    layer.visible = True
+    assert text.visible
+    predicted.viewer.layers.remove(layer)
+    assert not text.visible

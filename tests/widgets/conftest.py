@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from anndata import AnnData
+from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 
 from napari_hyperst.widgets.process import Child
@@ -43,9 +44,11 @@ def other_child(qapp: QApplication, table_file: Path) -> Iterator[Child]:
 def nothing_is_left(qapp: QApplication) -> Iterator[None]:
     """Fail a test that leaves windows, or threads of ours, behind."""
     windows = set(map(id, QApplication.topLevelWidgets()))
+    children = set(psutil.Process().children())
     yield
     QApplication.sendPostedEvents(None, 52)  # what is to be deleted later is deleted now
     qapp.processEvents()
     left = [w for w in QApplication.topLevelWidgets() if id(w) not in windows and w.isVisible()]
     assert left == []
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("hyperst")] == []
+    assert QThreadPool.globalInstance().activeThreadCount() == 0
+    assert set(psutil.Process().children()) <= children

@@ -14,12 +14,16 @@ from pathlib import Path
 from napari_hyperst.jobs.job import LOG, Job
 from napari_hyperst.nouns.tasks import ExportTask
 
+TOLD = {"spots": 47, "genes": 8, "seconds": 0.1}
+
 
 def play(job: Job, table: Path) -> None:
     """Act out one job."""
     job.log.append("start", {"pid": os.getpid()})
     if isinstance(job.task, ExportTask):
         job.task.out.mkdir()
+        time.sleep(0.3)  # time to be closed in
+        (job.task.out / "table").write_text(str(job.task.table))
         job.log.append("done", {"store": str(job.task.out)})
         return
     scene = job.task.checkpoint
@@ -45,7 +49,7 @@ def play(job: Job, table: Path) -> None:
     elif scene == "warns":
         job.log.append("warning", {"message": "out of memory; going on with 16 spots at a time"})
     shutil.copy(table, job.folder / "prediction.h5ad")
-    job.log.append("done", {"result": "prediction.h5ad", "spots": 47, "genes": 8, "seconds": 0.1})
+    job.log.append("done", {"result": "prediction.h5ad", "table": "table_hyperst", **TOLD})
 
 
 if os.environ.get("HYPERST_TEST_STILLBORN"):

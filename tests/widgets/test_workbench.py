@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
@@ -76,7 +78,7 @@ def test_it_opens_on_a_slide_that_is_there(viewer: Any, child: Child, section: P
     viewer.window.add_dock_widget(bench)
     assert bench.predict_panel.button.isEnabled()
     assert "48 spots" in bench.slide_panel.status.text()
-    assert bench.slide_panel.slides.currentText() == "corner"
+    assert bench.slide_panel.slides.currentText() == next(iter(bench.session.entries))
 
 
 def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, t
     assert not bench.predict_panel.cancel.isEnabled()
     assert not bench.predict_panel.button.isEnabled()
     qtbot.waitUntil(lambda: bench.child.job is None, timeout=10_000)
-    assert out.is_dir()
+    assert (out / "table").read_text() == "table_hyperst"
     assert str(out) in bench.predict_panel.status.text()
     assert messages() == []
 
@@ -129,7 +131,7 @@ def test_what_goes_wrong_is_told_and_the_next_click_works(
     open_(qtbot, bench, section)
     predict(qtbot, bench, name)
     assert told in messages()[-1]
-    assert "Failed" in bench.predict_panel.status.text()
+    assert told in bench.predict_panel.status.toolTip()
     predict(qtbot, bench)
     assert bench.session.active is not None
     assert bench.session.active.table is not None
@@ -153,20 +155,21 @@ def test_two_slides_and_one_closed_while_it_is_predicted(qtbot: Any, bench: Work
     open_(qtbot, bench, section)
     open_(qtbot, bench, section)
     slides = bench.slide_panel.slides
-    assert [slides.itemText(i) for i in range(2)] == ["corner", "corner [1]"]
-    assert slides.currentText() == "corner [1]"
+    assert [slides.itemText(i) for i in range(2)] == list(bench.session.entries)
+    first, second = bench.session.entries
+    assert slides.currentText() == second
     slides.setCurrentIndex(0)
     slides.activated.emit(0)
-    assert bench.session.active is bench.session.entries["corner"]
+    assert bench.session.active is bench.session.entries[first]
     scene(bench, "slow")
     click(qtbot, bench.predict_panel.button)
     viewer = bench.session.viewer
-    for layer in [layer for layer in viewer.layers if layer.metadata["hyperst"]["slide"] == "corner"]:
+    for layer in [layer for layer in viewer.layers if layer.metadata["hyperst"]["slide"] == first]:
         viewer.layers.remove(layer)
-    assert slides.currentText() == "corner [1]"
+    assert slides.currentText() == second
     qtbot.waitUntil(lambda: bench.child.job is None, timeout=20_000)
-    assert list(bench.session.entries) == ["corner [1]"]
-    assert bench.session.entries["corner [1]"].table is None
+    assert list(bench.session.entries) == [second]
+    assert bench.session.entries[second].table is None
     viewer.layers.clear()
     assert not bench.predict_panel.button.isEnabled()
     assert bench.genes.genes == []
@@ -220,6 +223,16 @@ def test_devices_that_are_not_there_are_not_offered(qtbot: Any, bench: Workbench
     assert "no CUDA device was found" in bench.predict_panel.device.tooltip
 
 
+def test_another_preference_of_device_is_taken_over(qtbot: Any, bench: Workbench) -> None:
+    settings = get_plugin_settings("napari-hyperst").prediction
+    try:
+        settings.device = "cpu"
+        assert bench.predict_panel.device.value == "cpu"
+    finally:
+        settings.reset()
+    assert bench.predict_panel.device.value == "auto"
+
+
 def test_a_child_that_cannot_start_is_told(
     qtbot: Any, viewer: Any, child: Child, section: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,10 +271,75 @@ def test_closing_the_dock_ends_the_child_and_its_folders(
     predict(qtbot, bench)
     assert any(jobs.iterdir())
     pid = child.pid
-    viewer.window.remove_dock_widget(dock)
-    bench.deleteLater()
+    dock.destroyOnClose()  # what a click on its X does
     qtbot.waitUntil(lambda: child.pid == 0, timeout=5000)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not any(jobs.iterdir())
     session_of(viewer).show("measured")  # what is shown stays, and nobody listens in vain
+
+
+def test_closing_while_a_store_is_written_lets_it_be_written(
+    qtbot: Any, viewer: Any, child: Child, section: Path, tmp_path: Path
+) -> None:
+    bench = Workbench(viewer, child)
+    dock = viewer.window.add_dock_widget(bench)
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    bench.export(tmp_path / "out.zarr")
+    qtbot.waitUntil((tmp_path / "out.zarr").is_dir, timeout=5000)
+    dock.destroyOnClose()
+    assert child.pid == 0
+    assert (tmp_path / "out.zarr" / "table").is_file()
+
+
+def test_a_click_on_what_is_marked_brings_its_layer_back(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    entry = bench.session.active
+    assert entry is not None
+    bench.session.viewer.layers.remove(bench.session.layer_of(entry, "predicted"))
+    item = bench.maps.item_of("predicted")
+    where = bench.maps.visualItemRect(item).center()
+    qtbot.mouseClick(bench.maps.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    assert bench.session.layer_of(entry, "predicted") is not None
+
+
+def test_a_result_that_cannot_be_shown_leaves_the_workbench_at_work(
+    qtbot: Any, bench: Workbench, section: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_(qtbot, bench, section)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench, "_take_in", lambda *_: 1 / 0)
+        predict(qtbot, bench)
+    assert "ZeroDivisionError" in messages()[-1]
+    assert not bench.predict_panel.bar.isVisibleTo(bench)
+    predict(qtbot, bench)
+    assert bench.session.active is not None
+    assert bench.session.active.table is not None
+
+
+def test_a_job_whose_folder_is_taken_away_can_be_cancelled(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    scene(bench, "deaf")
+    click(qtbot, bench.predict_panel.button)
+    qtbot.waitUntil(lambda: bench.predict_panel.bar.maximum() == 40, timeout=20_000)
+    assert bench.child.job is not None
+    shutil.rmtree(bench.child.job.folder)
+    with qtbot.waitSignal(bench.child.ended, timeout=5000):
+        click(qtbot, bench.predict_panel.cancel)
+    assert bench.predict_panel.status.text() == "Stopped."
+    predict(qtbot, bench)
+
+
+def test_the_sample_is_predicted_when_asked_and_nothing_else(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    scene(bench, "ok")
+    bench.open_sample(then_predict=True)
+    assert bench.child.job is None  # the slide that is there is not what was asked for
+    with qtbot.waitSignal(bench.child.ended, timeout=60_000):
+        pass
+    assert bench.session.active is not None
+    assert bench.session.active.slide.name == "C2"
+    open_(qtbot, bench, section)
+    assert bench.child.job is None

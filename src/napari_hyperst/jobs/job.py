@@ -87,7 +87,7 @@ class Job:
             If the folder is no job's.
         """
         try:
-            return read_task((self.folder / CONFIG).read_text())
+            return read_task((self.folder / CONFIG).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValidationError) as error:
             raise StoreError(
                 f"is no job's folder ({' '.join(str(error).split())[:200]})", where=self.folder, do="check the path"
@@ -113,7 +113,7 @@ class Job:
     def asked(self, request: str) -> bool:
         """Tell whether that is asked of it."""
         try:
-            return bool(json.loads((self.folder / REQUEST).read_text())["request"] == request)
+            return bool(json.loads((self.folder / REQUEST).read_text(encoding="utf-8"))["request"] == request)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -126,7 +126,7 @@ class Job:
     def status(self) -> Status | None:
         """Return what its process last said, or None if it never started. One that fell silent is not running."""
         try:
-            said = json.loads((self.folder / STATUS).read_text())
+            said = json.loads((self.folder / STATUS).read_text(encoding="utf-8"))
             beat = float(said["beat"])
             return Status(int(said["pid"]), beat, bool(said["running"]) and time.time() - beat < DEAD_S)
         except (OSError, ValueError, KeyError, TypeError):
@@ -170,5 +170,5 @@ def _works(folder: Path) -> bool:
 def write_whole(path: Path, text: str) -> None:
     """Write a file under another name and rename it, so that nobody reads half of it."""
     staged = path.with_name(f".{path.name}-{os.getpid()}")
-    staged.write_text(text)
+    staged.write_text(text, encoding="utf-8")
     os.replace(staged, path)

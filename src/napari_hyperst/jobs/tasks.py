@@ -52,7 +52,7 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
     from napari_hyperst.models.checkpoint import load_checkpoint
     from napari_hyperst.models.device import choose_device
     from napari_hyperst.prediction import predict
-    from napari_hyperst.slides.export import prediction_table
+    from napari_hyperst.slides.export import prediction_table, table_name
 
     checkpoint = load_checkpoint(task.checkpoint)
     report("device", {"device": choose_device(task.device).type})
@@ -67,10 +67,8 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
     staged = folder / f".{RESULT}"
     prediction_table(prediction, task.command).write_h5ad(staged)
     staged.rename(folder / RESULT)
-    seconds = float(prediction.run["seconds"])
-    report(
-        "done", {"result": RESULT, "spots": len(prediction.spots), "genes": len(prediction.panel), "seconds": seconds}
-    )
+    told = {"spots": len(prediction.spots), "genes": len(prediction.panel), "seconds": prediction.run["seconds"]}
+    report("done", {"result": RESULT, "table": table_name(slide), **told})
 
 
 def _export(task: ExportTask, report: Report) -> None:
@@ -81,7 +79,7 @@ def _export(task: ExportTask, report: Report) -> None:
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
     slide = _open(task.slide)
     report("progress", {"what": "writing the store", "done": 0, "total": 0})
-    store = write_table(slide, read_h5ad(task.result), task.out)
+    store = write_table(slide, read_h5ad(task.result), task.out, table=task.table)
     report("done", {"store": str(store)})
 
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from napari_hyperst.errors import HyperSTError, HyperSTWarning
+from napari_hyperst.errors import HyperSTError, HyperSTWarning, StoreError
 from napari_hyperst.jobs.job import BEAT_S, LOG, Job
 from napari_hyperst.jobs.tasks import Stopped, perform
-from napari_hyperst.nouns.events import Event
+from napari_hyperst.nouns.events import ENDINGS, Event
 from napari_hyperst.nouns.tasks import ExportTask, TrainTask
 
 Perform = Callable[[Any, Path, Callable[[str, dict[str, Any]], None]], None]
@@ -45,11 +45,19 @@ def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, pe
     -------
     Event
         ``done``, ``stopped`` or ``error``; whatever goes wrong in the work is told, not raised.
+
+    Raises
+    ------
+    StoreError
+        If the folder is no job's, has been worked on to its end, or another process is at work on it.
     """
     trains = isinstance(job.task, TrainTask)
+    status = job.status()
+    if job.ending() is not None or (status is not None and status.running and status.pid != os.getpid()):
+        raise StoreError("has ended, or is at work in another process", where=job.folder, do="make a new job")
 
     def report(kind: str, content: dict[str, Any]) -> None:
-        if job.asked("stop"):
+        if kind not in ENDINGS and job.asked("stop"):
             raise Stopped
         if not trains:  # the trainer tells its events itself, with a job or without
             job.log.append(kind, content)
@@ -81,25 +89,37 @@ def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, pe
 def serve(lines: Iterator[str]) -> None:
     """Run the jobs whose folders are told, one after the other, until there are no more lines."""
     folders: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
-    current: list[Job] = []
+    gone = threading.Event()
+    given: list[Job] = []
 
     def listen() -> None:
         for line in lines:
             if line.strip():
-                folders.put(Path(line.strip()))
-        for job in current:  # whoever started this has gone
-            if not isinstance(job.task, ExportTask):
-                os._exit(0)
+                given.append(Job(Path(line.strip())))
+                folders.put(given[-1].folder)
+        gone.set()  # whoever started this has gone: a store is written to its end, the rest is of no use
+        if not any(_writes(job) and job.ending() is None for job in given):
+            os._exit(0)
         folders.put(None)
 
     threading.Thread(target=listen, name="hyperst-listen", daemon=True).start()
     print(json.dumps({"ready": True, "devices": _devices()}), flush=True)
     while (folder := folders.get()) is not None:
         job = Job(folder)
-        current.append(job)
-        with _output_to(folder / LOG):
-            run(job)
-        current.clear()
+        try:
+            if not gone.is_set() or _writes(job):
+                with _output_to(folder / LOG):
+                    run(job)
+        except (HyperSTError, OSError) as error:  # the folder is no job's, or has been taken away
+            print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def _writes(job: Job) -> bool:
+    """Tell whether a job writes a store of the user's."""
+    try:
+        return isinstance(job.task, ExportTask)
+    except HyperSTError:
+        return False
 
 
 def main(arguments: list[str]) -> int:

@@ -84,6 +84,8 @@ class ExportTask(BaseModel):
         The table, as the job that predicted it wrote it.
     out
         The store to write.
+    table
+        What to call the table in it; as ``export`` does if not told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +94,7 @@ class ExportTask(BaseModel):
     slide: SlideRef
     result: Path
     out: Path
+    table: str | None = None
 
 
 class TrainTask(BaseModel):

@@ -88,6 +88,7 @@ def write_table(slide: Slide, annotation: AnnData, path: str | Path, *, table: s
         with _staged(path) as staged:
             _link_store(path, staged)
             store = read_zarr(staged)
+            _check_name(store, name, path)
             if name in store.tables:
                 store.delete_element_from_disk(name)
                 del store.tables[name]
@@ -115,15 +116,20 @@ def check_target(slide: Slide, path: str | Path, table: str | None = None) -> No
     """
     path, sdata = Path(path).expanduser(), slide.sdata
     name = table or table_name(slide)
-    if name in sdata and not (name in sdata.tables and ATTRS_KEY in sdata.tables[name].uns):
-        raise StoreError(
-            f"has an element {name!r} that is not ours", where=path, do="name the table otherwise (table=)"
-        )
+    _check_name(sdata, name, path)
     own = sdata.path is not None and Path(sdata.path).resolve() == path.resolve()
     if path.exists() and not own:
         raise StoreError("is there already", where=path, do="name a new store, or the one the slide was opened from")
     if not path.absolute().parent.is_dir():
         raise StoreError("there is no such folder", where=path.absolute().parent, do="make it first")
+
+
+def _check_name(sdata: SpatialData, name: str, path: Path) -> None:
+    """Refuse a name that an element has which is no prediction of ours."""
+    if name in sdata and not (name in sdata.tables and ATTRS_KEY in sdata.tables[name].uns):
+        raise StoreError(
+            f"has an element {name!r} that is not ours", where=path, do="name the table otherwise (table=)"
+        )
 
 
 def convert(slide: Slide, path: str | Path) -> Path:

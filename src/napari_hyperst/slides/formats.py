@@ -13,9 +13,11 @@ FORMATS: dict[Format, str] = {
     "space_ranger": "a Space Ranger outs folder",
     "legacy_st": "a legacy ST folder (H&E, *.tsv counts, *_selection.tsv spots)",
 }
+_SCALES = "spatial/scalefactors_json.json"
 MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
 _ZARR_ROOTS = ("zarr.json", ".zgroup")
-_ELEMENTS = ("images", "labels", "points", "shapes", "tables", "table")
+_ATTRIBUTES = ("zarr.json", ".zattrs")
+_MARK = "spatialdata_attrs"
 
 
 def format_of(path: str | Path) -> Format | None:
@@ -31,13 +33,20 @@ def format_of(path: str | Path) -> Format | None:
         if not path.is_dir():
             return None
         if any((path / root).is_file() for root in _ZARR_ROOTS):
-            return "spatialdata" if any((path / kind).is_dir() for kind in _ELEMENTS) else None
+            return "spatialdata" if _is_spatialdata(path) else None
         folder = outs_folder(path)
-        if (folder / "spatial").is_dir() or any((folder / name).exists() for name in MATRICES):
+        spatial = folder / "spatial"
+        if any(spatial.glob("tissue_*")) or any((folder / name).exists() for name in (*MATRICES, _SCALES)):
             return "space_ranger"
         return "legacy_st" if selection_files(path) else None
     except (OSError, ValueError):  # no right to look, a name that is too long, a null byte
         return None
+
+
+def _is_spatialdata(store: Path) -> bool:
+    """Tell a SpatialData root from other Zarr groups, such as an OME-Zarr image with its labels."""
+    said = any(_MARK in (store / name).read_text(errors="replace") for name in _ATTRIBUTES if (store / name).is_file())
+    return said or ((store / "images").is_dir() and any((store / kind).is_dir() for kind in ("shapes", "tables")))
 
 
 def outs_folder(path: Path) -> Path:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.lattice import Lattice, LatticeKind, lattice_from_array, lattice_from_centres
 
@@ -104,6 +105,8 @@ class Slide:
         Ids and centres of the spots.
     lattice
         Kind, pitch and neighbours.
+    ref
+        How to open it again.
     """
 
     source: Source
@@ -112,6 +115,7 @@ class Slide:
     mpp: float
     spots: Spots
     lattice: Lattice
+    ref: SlideRef
 
     @property
     def name(self) -> str:
@@ -168,7 +172,7 @@ class Slide:
         return (left >= 0) & (top >= 0) & (right <= width) & (bottom <= height)
 
 
-def build_slide(source: Source, mpp: float | None = None) -> Slide:
+def build_slide(source: Source, mpp: float | None = None, ref: SlideRef | None = None) -> Slide:
     """Derive spots, lattice and scale from what a reader found.
 
     Parameters
@@ -177,6 +181,8 @@ def build_slide(source: Source, mpp: float | None = None) -> Slide:
         What the reader found.
     mpp
         µm per px at level 0, where the user states it; it overrides what the lattice says.
+    ref
+        How the slide was asked for; by its path and ``mpp`` if not told.
 
     Raises
     ------
@@ -205,7 +211,8 @@ def build_slide(source: Source, mpp: float | None = None) -> Slide:
     if spot_um is None:
         spot_um = VISIUM_SPOT_UM if lattice.kind == "hex" else 2 * radius_px * scale
     spots = Spots(ids=ids, index=shapes.index.to_numpy(), centres_px=centres, diameter_um=spot_um)
-    slide = Slide(source, system, pyramid, scale, spots, lattice)
+    ref = ref or SlideRef(path=where.absolute(), mpp=mpp)
+    slide = Slide(source, system, pyramid, scale, spots, lattice, ref)
     if slide.counts is not None and (slide.count_rows < 0).all():
         raise SlideError(
             "the counts join none of the spots", where=where, do="give counts and positions of the same section"

@@ -14,7 +14,7 @@ from napari_hyperst.models.device import choose_device, choose_dtype
 from napari_hyperst.models.encoders import weights_sha256
 from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.nouns.checkpoint import Card, TrainingSlide
-from napari_hyperst.nouns.events import EventLog
+from napari_hyperst.nouns.events import EventLog, EventReader
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
@@ -120,12 +120,13 @@ def _check_apart(slides: list[Slide], held_out: list[Slide]) -> None:
 def _run_folder(config: TrainConfig) -> EventLog:
     """Make the folder of a run, or take over that of a job that is to be this run."""
     out = config.out
-    if out.exists() and (not (out / CONFIG).is_file() or (out / EVENTS).exists()):
+    begun = any(event.kind != "warning" for event in EventReader(out / EVENTS).new())
+    if out.exists() and (begun or not (out / CONFIG).is_file()):
         raise StoreError("is there already", where=out, do="name a new folder for the run")
     try:
         if not out.exists():
             out.mkdir(parents=True)
-            (out / CONFIG).write_text(TrainTask(config=config).model_dump_json(indent=2) + "\n")
+            (out / CONFIG).write_text(TrainTask(config=config).model_dump_json(indent=2) + "\n", encoding="utf-8")
         return EventLog(out / EVENTS)
     except OSError as error:
         raise StoreError(f"cannot be written ({error.strerror})", where=out, do="choose another folder") from error

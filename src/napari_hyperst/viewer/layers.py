@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_hyperst.viewer.contract import OURS
+from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.maps import Map, Values
 
 if TYPE_CHECKING:
@@ -86,7 +86,12 @@ def slide_layers(slide: Slide, key: str) -> list[LayerData]:
             **spot_metadata(slide),
             "_active_in_cs": {system},
             "_current_cs": system,
-            OURS: {"slide": key, "element": slide.name, "kind": "spots"},
+            OURS: {
+                "slide": key,
+                "element": slide.name,
+                "kind": "spots",
+                "enlargement": _enlargement(where["affine"]),
+            },
         },
     }
     levels = [_rgb(level, slide.image.full_scale) for level in slide.image.levels]
@@ -173,10 +178,31 @@ def add_map(
     return layer
 
 
+def follow(layer: Points, base: Points) -> None:
+    """Put a map where the spots it belongs to have been put, in their size."""
+    layer.scale, layer.translate, layer.affine = base.scale, base.translate, base.affine
+    layer.size = float(base.size[0])
+
+
+def resize(spots: Points, diameter_um: float) -> None:
+    """Give spots their size anew after they were put elsewhere: napari does not scale points by an affine."""
+    factor = _enlargement(np.asarray(spots.affine.affine_matrix)) / float(ours(spots)["enlargement"])
+    spots.size = diameter_um / float(spots.scale[-1]) * factor
+
+
+def _enlargement(affine: NDArray[np.float64]) -> float:
+    """Return how many times longer an affine makes lengths, on average."""
+    return float(np.sqrt(abs(np.linalg.det(affine[-3:-1, -3:-1]))))
+
+
 def recolour(
     layer: Points, shown: Map, values: Values, limits: tuple[float, float], colormap: str, table: AnnData
 ) -> None:
     """Give a map's layer other values, limits and colours; the layer stays."""
+    positions = np.asarray(table.obsm["spatial"])[:, ::-1]
+    if layer.data.shape != positions.shape or not np.array_equal(layer.data, positions):
+        layer.data = positions  # other spots than before, or one was moved or deleted by hand
+        layer.size, layer.border_width, layer.shown = float(layer.size[0]), 0.0, True
     layer.features = _features(shown, values, table)
     layer.face_contrast_limits = limits
     if layer.face_colormap.name != colormap:

@@ -81,12 +81,12 @@ def maps_of(table: AnnData | None) -> tuple[Map, ...]:
     for embedding in EMBEDDINGS if norms else ():
         reason = "" if embedding in norms else _why_missing(embedding)
         title = f"Norm of {EMBEDDING_TITLES[embedding]}"
-        found.append(Map(f"norm_{embedding}", title, _NORMS, "norm", "magma", reason=reason))
+        found.append(Map(f"norm_{embedding}", title, _NORMS, "from the origin", "magma", reason=reason))
     for name in relations_of(table):
         parent, child = name.split("__")
         reason = "" if f"violation_{name}" in table.obs else NO_COUNTS
-        title = f"{EMBEDDING_TITLES[parent]} → {EMBEDDING_TITLES[child]}".capitalize()
-        found.append(Map(f"violation_{name}", title, _VIOLATIONS, "°", "inferno", reason=reason))
+        title = f"{EMBEDDING_TITLES[parent]} → {EMBEDDING_TITLES[child]} violation".capitalize()
+        found.append(Map(f"violation_{name}", title, _VIOLATIONS, "° outside the cone", "I Bordeaux", reason=reason))
     return tuple(found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 PLUGIN = "napari-hyperst"
@@ -30,9 +29,9 @@ def colormap() -> str:
     return str(_section("colours").colormap)
 
 
-def on_colours_changed(slot: Callable[..., object]) -> None:
-    """Call a method, as long as its object lives, when the user asks for other colours."""
-    _section("colours").events.connect(slot)
+def events(section: str) -> Any:
+    """Return what tells of changes in a section, ``prediction`` or ``colours``: one emitter, and one a property."""
+    return _section(section).events
 
 
 def _section(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,16 @@ from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.layers import (
     LayerData,
     add_map,
+    follow,
     look_at_spots,
     recolour,
+    resize,
     slide_layers,
     spot_metadata,
 )
 from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
 from napari_hyperst.viewer.opening import open_in_thread
-from napari_hyperst.viewer.preferences import colormap, on_colours_changed, percentiles
+from napari_hyperst.viewer.preferences import colormap, events, percentiles
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,7 +92,8 @@ class Session:
         self.map = "predicted"
         self._opening = 0
         viewer.layers.events.removed.connect(self._on_removed)
-        on_colours_changed(self.refresh)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        events("colours").connect(self.refresh)
 
     @property
     def viewer(self) -> ViewerModel:
@@ -112,34 +116,39 @@ class Session:
     def open(self, ref: SlideRef) -> None:
         """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification."""
         self._count_opening(1)
-        open_in_thread(ref, lambda slide: self._opened(ref, slide), self._not_opened)
+        open_in_thread(ref, self._opened, self._not_opened)
 
-    def add(self, slide: Slide, ref: SlideRef | None = None) -> Entry:
-        """Show a slide that is open already.
+    def open_sample(self) -> Path:
+        """Open the packaged slide, and return where it is."""
+        from napari_hyperst.slides.sample import sample_folder
 
-        Parameters
-        ----------
-        slide
-            The slide.
-        ref
-            How it was opened, for the processes that open it again; by its path if not told.
-        """
+        self.open(SlideRef(path=sample_folder()))
+        return sample_folder()
+
+    def add(self, slide: Slide) -> Entry:
+        """Show a slide that is open already."""
         from napari.layers import Layer
 
-        entry, layers = self.register(slide, ref)
-        for layer in layers:
-            self.viewer.add_layer(Layer.create(*layer))
-        look_at_spots(self.viewer, slide)
+        entry, layers = self.register(slide)
+        try:
+            for layer in [Layer.create(*layer) for layer in layers]:
+                self.viewer.add_layer(layer)
+        except Exception:
+            del self.entries[entry.key]
+            raise
         self.activate(entry.key)
         for name, table in slide.sdata.tables.items():
             if _annotates(table, slide.source.spots):
-                self.set_prediction(entry.key, table, name)
+                try:
+                    self.set_prediction(entry.key, table, name)
+                except (ValueError, KeyError) as error:  # a table of another version, or changed by hand
+                    _warn(f"{slide.path}: the prediction {name!r} cannot be shown ({error})")
         return entry
 
-    def register(self, slide: Slide, ref: SlideRef | None = None) -> tuple[Entry, list[LayerData]]:
+    def register(self, slide: Slide) -> tuple[Entry, list[LayerData]]:
         """Take a slide in, and return its layers for somebody else to add."""
-        key = _unlike(slide.name, self.entries)
-        entry = Entry(key, ref or SlideRef(path=slide.path, mpp=slide.mpp), slide, maps=maps_of(None))
+        key = _unlike(slide.name)
+        entry = Entry(key, slide.ref, slide, maps=maps_of(None))
         self.entries[key] = entry
         self.viewer.canvas.overlays.scale_bar.visible = True
         return entry, slide_layers(slide, key)
@@ -150,6 +159,15 @@ class Session:
             return
         self._active = key
         self._keep_shown_possible()
+        entry = self.active
+        for layer in self.viewer.layers:  # slides lie on each other: one is seen at a time
+            said = ours(layer)
+            if said and (said["slide"] != key or said["kind"] in _BASE):
+                layer.visible = said["slide"] == key
+        if entry is not None:
+            look_at_spots(self.viewer, entry.slide)
+            self.show()
+        self._caption()
         self.slides_changed.emit()
         self.prediction_changed.emit()
 
@@ -168,8 +186,10 @@ class Session:
         entry = self.entries.get(key)
         if entry is None:
             return
-        entry.table, entry.table_name, entry.result, entry.maps = table, name, result, maps_of(table)
-        if result is not None:
+        entry.maps = maps_of(table)
+        entry.table, entry.table_name, entry.result = table, name, result
+        sdata = entry.slide.sdata
+        if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
             tables = entry.slide.sdata.tables
             tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
             tables[name] = table
@@ -211,11 +231,12 @@ class Session:
         layer = self.layer_of(entry, self.map)
         if layer is None:
             layer = self._add(entry, chosen, visible=True)
-        elif layer.visible:
-            self._recolour(entry, layer)
         else:
-            layer.visible = True  # which recolours it
-        self._caption(entry, chosen)
+            layer.visible = True
+        for overlay in self._overlays(entry):
+            self._recolour(entry, overlay)
+        self.viewer.layers.selection.active = layer  # whose value the status bar tells
+        self._caption()
         self.shown_changed.emit()
 
     def layer_of(self, entry: Entry, kind: str) -> Points | None:
@@ -230,10 +251,12 @@ class Session:
 
     # -- within
 
-    def _opened(self, ref: SlideRef, slide: Slide) -> None:
-        self._count_opening(-1)
-        if self._viewer() is not None:
-            self.add(slide, ref)
+    def _opened(self, slide: Slide) -> None:
+        try:
+            if self._viewer() is not None:
+                self.add(slide)
+        finally:
+            self._count_opening(-1)
 
     def _not_opened(self, message: str) -> None:
         from napari.utils.notifications import show_error
@@ -246,11 +269,10 @@ class Session:
         self.opening_changed.emit(self._opening)
 
     def _overlays(self, entry: Entry) -> list[Points]:
-        kinds = ("image", "spots")
         return [
             layer
             for layer in self.viewer.layers
-            if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in kinds
+            if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in _BASE
         ]
 
     def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
@@ -292,6 +314,7 @@ class Session:
         entry = self.entries.get(said.get("slide", ""))
         if layer.visible and entry is not None and entry.table is not None:
             self._recolour(entry, layer)
+        self._caption()
 
     def _recolour(self, entry: Entry, layer: Points) -> None:
         """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
@@ -308,19 +331,24 @@ class Session:
         if layer.name == said["name"]:  # the user has not renamed it
             layer.name = self._name(entry, shown)
             wanted["name"] = layer.name
-        said |= wanted
+        layer.metadata[OURS] = {**said, **wanted}  # not changed in place: a copy of the layer has the same
 
     def _name(self, entry: Entry, shown: Map) -> str:
         return (
             f"{entry.key} {self.gene} {shown.title.lower()}" if shown.of_gene else f"{entry.key} {shown.title.lower()}"
         )
 
-    def _caption(self, entry: Entry, shown: Map) -> None:
-        """Say on the canvas what is seen, and that it is for research use only."""
-        text = self.viewer.canvas.overlays.text
-        what = "violation" if shown.key.startswith("violation_") else ""
-        title = " ".join(word for word in (self.gene if shown.of_gene else "", shown.title.lower(), what) if word)
-        text.text = f"{entry.key} · {title}\n{shown.unit} · for research use only"
+    def _caption(self) -> None:
+        """Say on the canvas what is seen, between which values, and that it is for research use only."""
+        text, entry = self.viewer.canvas.overlays.text, self.active
+        shown = None if entry is None else entry.map(self.map)
+        layer = None if entry is None else self.layer_of(entry, self.map)
+        if entry is None or shown is None or layer is None or not layer.visible:
+            text.visible = False
+            return
+        title = " ".join(word for word in (self.gene if shown.of_gene else "", shown.title.lower()) if word)
+        low, high = layer.face_contrast_limits
+        text.text = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}\nFor research use only"
         text.position, text.box, text.font_size = "top_left", True, 9
         text.visible = True
 
@@ -340,20 +368,40 @@ class Session:
             if said.get("slide") == entry.key and said.get("kind") == "spots":
                 layer.metadata.update(spot_metadata(entry.slide))
 
+    def _on_inserted(self, event: Any) -> None:
+        """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
+        layer = event.value
+        if ours(layer).get("kind") == "spots":
+            entry = self.entries.get(ours(layer).get("slide", ""))
+            if entry is not None:
+                look_at_spots(self.viewer, entry.slide)
+            for placed in (layer.events.affine, layer.events.scale, layer.events.translate):
+                placed.connect(self._on_placed)
+
+    def _on_placed(self, event: Any) -> None:
+        spots = event.source
+        entry = self.entries.get(ours(spots).get("slide", ""))
+        if entry is not None:
+            resize(spots, entry.slide.spots.diameter_um)
+            for layer in self._overlays(entry):
+                follow(layer, spots)
+
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""
+        self._caption()
         key = ours(event.value).get("slide")
         if key not in self.entries or any(ours(layer).get("slide") == key for layer in self.viewer.layers):
             return
         del self.entries[key]
         if self._active == key:
             self._active = None
-            self.viewer.canvas.overlays.text.visible = False
             self.activate(next(iter(self.entries), None))
         self.slides_changed.emit()
         self.prediction_changed.emit()
 
 
+#: The layers of a slide that are not maps.
+_BASE = ("image", "spots")
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
 
@@ -399,8 +447,23 @@ def _annotates(table: AnnData, spots: str) -> bool:
     return OURS in table.uns and region in (spots, [spots])
 
 
-def _unlike(name: str, taken: dict[str, Entry]) -> str:
-    """Return the name, with a number where it is taken."""
-    if name not in taken:
-        return name
-    return next(f"{name} [{i}]" for i in range(1, len(taken) + 2) if f"{name} [{i}]" not in taken)
+def entry_of(key: str) -> Entry | None:
+    """Return a slide that is open in any viewer."""
+    return next((session.entries[key] for session in _SESSIONS.values() if key in session.entries), None)
+
+
+#: What slides have been called in this process: a name is given once, so that nothing late is taken for another's.
+_KEYS: set[str] = set()
+
+
+def _unlike(name: str) -> str:
+    """Return the name, with a number where there has been one like it."""
+    key = next(k for k in (name if i == 0 else f"{name} [{i}]" for i in count()) if k not in _KEYS)
+    _KEYS.add(key)
+    return key
+
+
+def _warn(message: str) -> None:
+    from napari.utils.notifications import show_warning
+
+    show_warning(message)

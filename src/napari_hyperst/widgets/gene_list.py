@@ -39,6 +39,7 @@ class GeneList(QWidget):
         self.view.setMinimumHeight(90)
         self.view.setToolTip("The genes that the checkpoint predicts; ↑ and ↓ step through them")
         self.count = QLabel()
+        self.count.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
@@ -47,6 +48,7 @@ class GeneList(QWidget):
         self.search.textChanged.connect(self._on_text)
         self.search.returnPressed.connect(self._take_first)
         self.view.selectionModel().currentChanged.connect(self._on_current)
+        self.view.clicked.connect(self._on_current)  # also the one that is marked: its layer may have been hidden
         self._on_text("")
 
     @property
@@ -75,13 +77,16 @@ class GeneList(QWidget):
         with _silenced(self.view):
             self.view.setCurrentIndex(here)
             if here.isValid():
-                self.view.scrollTo(here)
+                self.view.scrollTo(here, QAbstractItemView.ScrollHint.PositionAtCenter)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Go from the search field to the list."""
         if event.key() == Qt.Key.Key_Down and self.search.hasFocus():
             self.view.setFocus()
             self.view.setCurrentIndex(self.proxy.index(0, 0))
+            return
+        if event.key() == Qt.Key.Key_Escape and self.search.text():
+            self.search.clear()
             return
         super().keyPressEvent(event)
 
@@ -90,13 +95,14 @@ class GeneList(QWidget):
             self.proxy.setFilterFixedString(text.strip())
         self.select(self._marked)
         shown, all_of_them = self.proxy.rowCount(), self.model.rowCount()
-        self.count.setText(f"{shown} of {all_of_them} genes" if all_of_them else "")
+        none = ": this checkpoint predicts no such gene" if not shown else ""
+        self.count.setText(f"{shown} of {all_of_them} genes{none}" if all_of_them else "Predict genes to list them")
 
     def _take_first(self) -> None:
         if self.proxy.rowCount():
             self.view.setCurrentIndex(self.proxy.index(0, 0))
 
-    def _on_current(self, index: QModelIndex, _before: QModelIndex) -> None:
+    def _on_current(self, index: QModelIndex, _before: QModelIndex | None = None) -> None:
         if index.isValid() and not self.view.property("silent"):
             self._marked = str(index.data())
             self.chosen.emit(str(index.data()))

@@ -28,6 +28,7 @@ class MapList(QListWidget):
         super().__init__(parent)
         self.setUniformItemSizes(True)
         self.currentItemChanged.connect(self._on_current)
+        self.itemClicked.connect(self._on_current)  # also the one that is marked: its layer may have been hidden
 
     def set_maps(self, maps: Sequence[Map]) -> None:
         """List other maps."""
@@ -38,17 +39,17 @@ class MapList(QListWidget):
             if shown.group != group:
                 group = shown.group
                 heading = QListWidgetItem(group, self)
-                heading.setFlags(Qt.ItemFlag.NoItemFlags)
+                heading.setFlags(Qt.ItemFlag.ItemIsEnabled)  # in plain text, but not to be chosen
                 font = heading.font()
                 font.setBold(True)
                 heading.setFont(font)
-            item = QListWidgetItem(f"   {shown.title}", self)
+            item = QListWidgetItem(f"   {shown.title.removesuffix(' violation')}", self)
             item.setData(_KEY, shown.key)
             item.setToolTip(f"{shown.title}: {shown.reason}" if shown.reason else f"Show this map, in {shown.unit}")
             if shown.reason:
                 item.setFlags(Qt.ItemFlag.NoItemFlags)
                 if shown.reason == NO_COUNTS:
-                    item.setText(f"   {shown.title} (needs counts)")
+                    item.setText(f"{item.text()} (needs counts)")
         self.blockSignals(False)
 
     def select(self, key: str) -> None:
@@ -63,6 +64,6 @@ class MapList(QListWidget):
         """Return the item of a map."""
         return next((self.item(row) for row in range(self.count()) if self.item(row).data(_KEY) == key), None)
 
-    def _on_current(self, item: QListWidgetItem | None, _before: QListWidgetItem | None) -> None:
+    def _on_current(self, item: QListWidgetItem | None, _before: QListWidgetItem | None = None) -> None:
         if item is not None and item.data(_KEY) is not None:
             self.chosen.emit(item.data(_KEY))

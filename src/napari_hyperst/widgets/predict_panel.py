@@ -55,6 +55,8 @@ class PredictPanel(QWidget):
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip("Stop within a second; what was there before stays")
         self.status = QElidingLabel()
+        self.status.setWordWrap(True)
+        self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
         for widget in (self.bar, self.cancel, self.status):  # what comes and goes must not move the rest
             policy = widget.sizePolicy()
             policy.setRetainSizeWhenHidden(True)

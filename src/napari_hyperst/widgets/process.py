@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +15,14 @@ from qtpy.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal
 
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.nouns.events import Event, EventReader
+from napari_hyperst.nouns.tasks import ExportTask
 
 #: How often the events of the job at work are looked for, in ms.
 _POLL_MS = 80
 #: After these times, in ms, a job that was asked to stop is terminated, and killed.
 _TERMINATE_MS, _KILL_MS = 500, 800
-#: How long a child that was told to end is waited for, in ms.
-_GRACE_MS = 1000
+#: How long a child that was told to end is waited for, in ms, and how long one that is writing a store.
+_GRACE_MS, _WRITING_MS = 1000, 120_000
 _COMMAND = ("-m", "napari_hyperst.jobs", "--wait")
 
 
@@ -50,6 +53,7 @@ class Child(QObject):
         self._devices: dict[str, str] | None = None
         self._said = b""
         self._closing = False
+        self._stopping = False
         self._timer = QTimer(self)
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -76,6 +80,7 @@ class Child(QObject):
         process = QProcess(self)
         environment = QProcessEnvironment.systemEnvironment()
         environment.insert("PYTHONUNBUFFERED", "1")
+        environment.insert("PYTHONUTF8", "1")  # a user's name may be in the path of the job's folder
         process.setProcessEnvironment(environment)
         process.setProcessChannelMode(QProcess.ProcessChannelMode.MergedChannels)
         process.readyReadStandardOutput.connect(self._read)
@@ -88,25 +93,29 @@ class Child(QObject):
         """Give the child a job; it begins at once, or as soon as the child is ready."""
         if self._job is not None:
             raise RuntimeError("the child is at work")
-        self.start()
-        assert self._process is not None
         self._job, self._reader = job, job.follow()
+        self.start()
+        if self._process is None:  # it could not be started, which has been told
+            return
         self._process.write(f"{job.folder}\n".encode())
         self._timer.start()
 
     def stop(self) -> None:
         """Ask the job at work to stop; within a second it has, or its process is gone."""
         job = self._job
-        if job is None or job.asked("stop"):
+        if job is None or self._stopping:
             return
-        job.ask("stop")
+        self._stopping = True
         QTimer.singleShot(_TERMINATE_MS, lambda: self._end_process(job, "terminate"))
         QTimer.singleShot(_KILL_MS, lambda: self._end_process(job, "kill"))
+        with contextlib.suppress(OSError):  # a folder that was taken away, a full disk: the process is ended anyway
+            job.ask("stop")
 
     def close(self) -> None:
-        """End the child, and wait until it is gone."""
+        """End the child, and wait until it is gone; what it is writing is written to its end."""
         self._closing = True
         self._timer.stop()
+        writes = self._job is not None and isinstance(self._job.task, ExportTask)
         process, self._process, self._job = self._process, None, None
         if process is None:
             return
@@ -114,7 +123,8 @@ class Child(QObject):
         process.errorOccurred.disconnect(self._on_error)
         process.readyReadStandardOutput.disconnect(self._read)
         process.closeWriteChannel()
-        if process.state() != QProcess.ProcessState.NotRunning and not process.waitForFinished(_GRACE_MS):
+        grace = _WRITING_MS if writes else _GRACE_MS
+        if process.state() != QProcess.ProcessState.NotRunning and not process.waitForFinished(grace):
             process.kill()
             process.waitForFinished(_GRACE_MS)
         process.deleteLater()
@@ -134,6 +144,7 @@ class Child(QObject):
 
     def _end(self, job: Job, event: Event) -> None:
         self._job = self._reader = None
+        self._stopping = False
         self._timer.stop()
         self.ended.emit(job, event)
 
@@ -151,6 +162,7 @@ class Child(QObject):
                 self._devices = dict(json.loads(line)["devices"])
             except (ValueError, KeyError, TypeError):
                 continue
+            self._said = b""
             self.ready.emit(self._devices)
             return
 
@@ -173,19 +185,28 @@ class Child(QObject):
         job, was_ready = self._job, self._devices is not None
         self._devices = None
         if job is not None:
-            if job.asked("stop"):
-                ending = job.log.append("stopped")
+            stopping = self._stopping
+            if stopping:
+                ending = _tell(job, "stopped", {})
             else:
                 said = job.last_lines() or _tail(self._said)
                 lines = f"; its last lines:\n{said}" if said else ""
-                ending = job.log.append(
-                    "error", {"message": f"the process that predicts {how}{lines}", "expected": False}
-                )
+                message = f"the process that predicts {how}{lines}"
+                ending = _tell(job, "error", {"message": message, "expected": False})
+            was_ready = was_ready or stopping
             self._end(job, ending)
         elif not was_ready:
             self.broken.emit(f"the process that predicts {how}; its last lines:\n{_tail(self._said)}")
         if was_ready:
             self.start()
+
+
+def _tell(job: Job, kind: str, content: dict[str, object]) -> Event:
+    """Add an event to a job's, or only make it where the folder is gone or full."""
+    try:
+        return job.log.append(kind, dict(content))
+    except OSError:
+        return Event(kind, time.time(), dict(content))
 
 
 def _how(code: int, status: QProcess.ExitStatus) -> str:

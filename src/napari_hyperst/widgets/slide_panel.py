@@ -9,7 +9,10 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushBut
 
 from napari_hyperst.viewer.session import Entry, Session
 
-_NOTHING = "No slide is open. Drop a Space Ranger folder, a SpatialData Zarr or an ST folder on the viewer, or:"
+_NOTHING = (
+    "No slide is open. Drop a Space Ranger folder, a SpatialData Zarr or an ST folder on the viewer "
+    "(choose HyperST if napari asks), or:"
+)
 
 
 class SlidePanel(QWidget):

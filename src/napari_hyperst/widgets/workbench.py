@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
@@ -53,11 +53,12 @@ class Workbench(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel, child: Child | None = None) -> None:
         super().__init__()
+        self._docked = False
         self.session = session_of(napari_viewer)
         self.child = child or Child()
         self._folders: list[Path] = []
         self._slide_of: dict[Path, str] = {}
-        self._then_predict = False
+        self._then_predict: Path | None = None
         self.slide_panel = SlidePanel()
         self.predict_panel = PredictPanel(preferences.device())
         self.genes = GeneList()
@@ -76,10 +77,8 @@ class Workbench(QWidget):
 
     def open_sample(self, *, then_predict: bool = False) -> None:
         """Open the packaged slide, and predict it if asked to."""
-        from napari_hyperst.slides.sample import sample_folder
-
-        self._then_predict = then_predict
-        self.open(sample_folder())
+        path = self.session.open_sample()
+        self._then_predict = path if then_predict else None
 
     def predict(self) -> None:
         """Predict the active slide's genes with the chosen checkpoint."""
@@ -100,10 +99,15 @@ class Workbench(QWidget):
         if entry is None or entry.table is None or self.child.job is not None:
             return
         result = entry.result
-        if result is None:  # it came with its store
-            result = self._new_folder().parent / "prediction.h5ad"
-            entry.table.write_h5ad(result)
-        self._submit(ExportTask(slide=entry.ref, result=result, out=out), entry.key, f"Writing {out.name}…")
+        if result is None or not result.is_file():  # it came with its store, or an earlier workbench has tidied up
+            try:
+                result = self._new_folder().parent / "prediction.h5ad"
+                entry.table.write_h5ad(result)
+            except (HyperSTError, OSError) as error:
+                _show_error(str(error))
+                return
+        task = ExportTask(slide=entry.ref, result=result, out=out, table=entry.table_name)
+        self._submit(task, entry.key, f"Writing {out.name}…")
         self.predict_panel.cancel.setEnabled(False)  # it is short, and ends whole
 
     # -- within
@@ -162,12 +166,23 @@ class Workbench(QWidget):
             (self.session.opening_changed, self._on_slides),
             (self.session.prediction_changed, self._on_prediction),
             (self.session.shown_changed, self._on_shown),
+            (preferences.events("prediction").device, self._on_device),
         ]
         for signal, slot in links:
             signal.connect(slot)
-        end = partial(_end, self.child, links, self._folders)
-        self.destroyed.connect(end)
-        QApplication.instance().aboutToQuit.connect(self.child.close)
+        self._end = partial(_end, self.child, links, self._folders)
+        self.destroyed.connect(self._end)
+        QApplication.instance().aboutToQuit.connect(self._end)
+
+    def event(self, event: QEvent) -> bool:
+        """End with the dock: napari takes the widget out of it, and does not delete it."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self._end()
+                self.deleteLater()
+        return bool(super().event(event))
 
     def _submit(self, task: PredictTask | ExportTask, key: str, what: str) -> None:
         try:
@@ -188,9 +203,10 @@ class Workbench(QWidget):
     def _on_slides(self, *_: object) -> None:
         self.slide_panel.show_state(self.session)
         self._allow()
-        if self._then_predict and self.session.active is not None:
-            self._then_predict = False
-            self.predict()
+        if self._then_predict is not None and self.session.opening == 0:
+            active, wanted, self._then_predict = self.session.active, self._then_predict, None
+            if active is not None and active.ref.path == wanted:
+                self.predict()
 
     def _on_prediction(self) -> None:
         """List the genes and the maps of the active slide."""
@@ -200,6 +216,9 @@ class Workbench(QWidget):
         self.maps.set_maps(() if entry is None else entry.maps)
         self._on_shown()
         self._allow()
+
+    def _on_device(self, *_: object) -> None:
+        self.predict_panel.device.value = preferences.device()
 
     def _on_shown(self) -> None:
         entry = self.session.active
@@ -242,28 +261,30 @@ class Workbench(QWidget):
 
     def _on_ended(self, job: Job, event: Event) -> None:
         key = self._slide_of.pop(job.folder)
-        message = {"stopped": "Stopped.", "error": "Failed; see the notification."}.get(event.kind, "")
+        message = "Stopped." if event.kind == "stopped" else ""
         if event.kind == "error":
-            _show_error(str(event.content["message"]))
+            message = str(event.content["message"])
+            _show_error(message)
         elif event.kind == "done" and isinstance(job.task, ExportTask):
             message = f"Written: {event.content['store']}"
         elif event.kind == "done":
             content = event.content
             seconds = float(content["seconds"])
             message = f"{content['genes']} genes predicted at {content['spots']:,} spots in {seconds:.0f} s."
-            self._take_in(key, result_of(job, event))
+            try:
+                self._take_in(key, result_of(job, event), str(content["table"]))
+            except Exception as error:  # whatever it is, the workbench goes on
+                message = f"the prediction cannot be shown ({type(error).__name__}: {error})"
+                _show_error(message)
         self.predict_panel.rest(message)
         self._allow()
 
-    def _take_in(self, key: str, result: Path) -> None:
-        """Read a prediction and show it."""
+    def _take_in(self, key: str, result: Path, table: str) -> None:
+        """Read a prediction and show it, if its slide is still open."""
         from anndata import read_h5ad
 
-        from napari_hyperst.slides.export import table_name
-
-        entry = self.session.entries.get(key)
-        if entry is not None:
-            self.session.set_prediction(key, read_h5ad(result), table_name(entry.slide), result)
+        if key in self.session.entries:
+            self.session.set_prediction(key, read_h5ad(result), table, result)
 
     def _on_broken(self, message: str) -> None:
         self.predict_panel.rest("The process that predicts could not be started.")
@@ -290,7 +311,8 @@ class Workbench(QWidget):
 def _end(child: Child, links: list[tuple[Any, Callable[..., Any]]], folders: list[Path], *_: object) -> None:
     """Let go of what outlives the widget."""
     for signal, slot in links:
-        signal.disconnect(slot, missing_ok=True)
+        signal.disconnect(slot)
+    links.clear()  # they hold the widget
     child.close()
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_hyperst.errors import SlideError
+from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import FORMATS, format_of
 from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr
 from napari_hyperst.slides.slide import Slide, build_slide
@@ -54,4 +55,6 @@ def open_slide(
     found = format_of(path)
     if found is None:
         raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
-    return build_slide(READERS[found].read(path, image, table), mpp)
+    named = None if image is None else str(image)
+    source = READERS[found].read(path, image, table)
+    return build_slide(source, mpp, SlideRef.model_construct(path=path.absolute(), mpp=mpp, image=named, table=table))
