@@ -5,14 +5,12 @@ components x in R^d alone; its time component is sqrt(1/c + |x|^2), and x = 0 is
 
 All functions compute in float64 with autocast off, from polar coordinates: the radius a = asinh(sqrt(c) |x|) and the
 unit direction u = x / |x|. The textbook forms, acosh of an inner product and acos of a ratio, lose all digits in
-float32 at radii that training reaches (METHODS 1 and 7.1); these are exact to the rounding of float32. The result is
-float32 for half-precision inputs and has the first input's type otherwise.
+float32 at radii that training reaches (METHODS 1 and 7.1); here float32 inputs lose nothing but the rounding of the
+result, 6e-8 of it. The result is float32 for half-precision inputs and has the first input's type otherwise.
 
-On devices without float64 (MPS) the same polar forms run in float32; they lose less there than the simpler Cartesian
-ones. For separations of at least 0.001 and sqrt(c) times the radius of at most 6, distances of pairs of rows are then
-off by up to 2e-3 of themselves and exterior angles by up to 4e-3 radians (1e-5 of either at a separation of 1).
-``pairwise_distance``, whose Gram matrix cancels, is then off by up to 1e-3 sinh(sqrt(c) radius) / sqrt(c) for points
-that nearly coincide.
+On devices without float64 (MPS) the same forms run in float32. Up to sqrt(c) radius = 4, distances of pairs of rows
+are then off by up to 1e-6 / (sqrt(c) separation) of themselves, up to 6 by ten times that, and exterior angles by
+twice that in radians; ``pairwise_distance`` by 5e-4 of the distance more.
 
 Where a function is not differentiable (coincident points, collinear points, the critical radius of a cone) its
 gradient is taken as zero, so that neither NaN nor infinity enters training. NaN in a row of the input stays NaN.
@@ -27,6 +25,9 @@ Curvature = Tensor | float
 
 #: Bound on sqrt(c) |v| in ``exp_map0``: sinh of it squared (3e34) still fits float32, so no infinity gets in.
 MAX_RADIUS = 40.0
+
+#: A parent with sqrt(c) |x| up to this counts as the origin in ``exterior_angle``, whose gradient is of order 1 / |x|.
+ORIGIN_RADIUS = 1e-12
 
 
 def exp_map0(v: Tensor, c: Curvature) -> Tensor:
@@ -126,10 +127,9 @@ def distance(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
 def pairwise_distance(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
     """Return geodesic distances of each of some points to each of others.
 
-    The form of ``distance``, with ``sinh a sinh b |u - v|^2 / 4`` from a float64 Gram matrix, so that nothing of size
-    (B1, B2, d) is made. Relative error 2e-7 for separations of at least 0.01 and sqrt(c) times the radius of at most
-    4; beyond, the cancellation in the Gram matrix adds up to 2e-8 sinh(sqrt(c) radius) / sqrt(c) to the distance of
-    points that nearly coincide.
+    The form of ``distance``, with ``sinh a sinh b |u - v|^2 / 4`` from a Gram matrix. Pairs whose directions nearly
+    coincide, for which that cancels, are done again from their differences, no more than max(B1, B2) at a time: as
+    exact as ``distance``, and nothing of size (B1, B2, d) is made.
 
     Parameters
     ----------
@@ -145,10 +145,9 @@ def pairwise_distance(x: Tensor, y: Tensor, c: Curvature) -> Tensor:
     """
     with _exact(x):
         root = _root(c, x)
-        p, q = root * _upcast(x), root * _upcast(y)
-        r, s = _length(p), _length(q).mT
-        sideways = (r * s - p @ q.mT) / 2
-        sideways = torch.where(sideways < 0, 0.0, sideways)  # by rounding; unlike clamp, keeps the gradient at 0
+        (p, r, u), (q, s, v) = _polar(x, root), _polar(y, root)
+        s = s.mT
+        sideways = _undo_cancellation((r * s - p @ q.mT) / 2, r, s, u, v)
         return _downcast(_distance(r, s, sideways, root), x)
 
 
@@ -192,7 +191,8 @@ def exterior_angle(parent: Tensor, child: Tensor, c: Curvature) -> Tensor:
     Returns
     -------
     Tensor
-        (...) radians in [0, pi]; 0 where the two coincide, and for a parent at the origin, from where all is outward.
+        (...) radians in [0, pi]; 0 where the two coincide, and for a parent at the origin (``ORIGIN_RADIUS``), from
+        where all is outward.
     """
     with _exact(parent):
         root = _root(c, parent)
@@ -201,7 +201,7 @@ def exterior_angle(parent: Tensor, child: Tensor, c: Curvature) -> Tensor:
         gap, sum_ = _length(u - v), _length(u + v)
         across = s * gap * sum_ / 2
         along = torch.sinh(b - a) - torch.sqrt(1 + r * r) * s * gap**2 / 2
-        undefined = (r == 0) | ((across == 0) & (along == 0))
+        undefined = (r <= ORIGIN_RADIUS) | ((across == 0) & (along == 0))
         angle = torch.atan2(torch.where(undefined, 0.0, across), torch.where(undefined, 1.0, along))
         return _downcast(angle.squeeze(-1), parent)
 
@@ -241,6 +241,20 @@ def _polar(x: Tensor, root: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     p = root * _upcast(x)
     length = _length(p)
     return p, length, p / torch.where(length == 0, 1.0, length)
+
+
+def _undo_cancellation(sideways: Tensor, r: Tensor, s: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Return (B1, B2) ``r s |u - v|^2 / 4`` given it from a Gram matrix, whose gradient, no difference, is kept.
+
+    Where half of the Gram matrix's digits are gone the values are taken from u - v.
+    """
+    exact = sideways.detach().clone()
+    lost = exact < torch.finfo(exact.dtype).eps ** 0.5 * (r * s).detach()
+    most = max(len(u), len(v), 1)
+    with torch.no_grad():
+        for i, j in zip(*(pairs.split(most) for pairs in lost.nonzero(as_tuple=True)), strict=True):
+            exact[i, j] = r[i, 0] * s[0, j] * ((u[i] - v[j]) ** 2).sum(-1) / 4
+    return exact + (sideways - sideways.detach())
 
 
 def _distance(r: Tensor, s: Tensor, sideways: Tensor, root: Tensor) -> Tensor:
