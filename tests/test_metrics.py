@@ -16,6 +16,7 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_correlation_is_scipys(tables) -> None:
+    """METHODS 10.12."""
     predicted, measured = tables
     wanted = [pearsonr(p, m).statistic for p, m in zip(predicted.T, measured.T, strict=True)]
     np.testing.assert_allclose(pearson_by_gene(predicted, measured), wanted, rtol=1e-5)
@@ -34,6 +35,7 @@ def test_unmeasured_spots_and_genes_are_left_out(tables) -> None:
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e6])
 def test_constant_genes_count_as_zero_and_are_told(tables, constant: float) -> None:
+    """METHODS 10.12: NaN, and 0 in the mean."""
     predicted, measured = tables
     measured[:, 5] = constant
     by_gene = pearson_by_gene(predicted, measured)
@@ -44,6 +46,7 @@ def test_constant_genes_count_as_zero_and_are_told(tables, constant: float) -> N
 
 
 def test_pcc_at_k_takes_the_k_largest(tables) -> None:
+    """METHODS 10.12."""
     predicted, measured = tables
     by_gene = sorted(pearson_by_gene(predicted, measured), reverse=True)
     summary = summarise(predicted, measured)

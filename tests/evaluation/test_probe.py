@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from napari_hyperst.errors import ConfigError
-from napari_hyperst.evaluation.probe import compare_with_ridge
+from napari_hyperst.evaluation.probe import _hest_probe, compare_with_ridge
 from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint
 from napari_hyperst.models.ridge import fit_ridge
 from napari_hyperst.nouns.methods import HyperSTConfig
@@ -58,7 +59,20 @@ def test_only_sections_that_make_the_comparison_fair(trained: Checkpoint, tiny_s
 
 
 def test_ridge_is_sklearns() -> None:
+    """METHODS 10.12."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(3, 5, (60, 20)), rng.normal(size=(60, 4))
     wanted = make_pipeline(StandardScaler(), Ridge(alpha=7.0)).fit(x, y).predict(x[:5] + 1)
     np.testing.assert_allclose(fit_ridge(x, y, 7.0)(x[:5] + 1), wanted)
+
+
+def test_hest_probe_is_sklearns_with_hests_penalty() -> None:
+    """METHODS 4 and 10.12: 256 components, alpha = 100 / (components x genes), in closed form here."""
+    rng = np.random.default_rng(0)
+    x, y, held = rng.normal(size=(400, 300)), rng.normal(2, 1, (400, 5)), rng.normal(size=(7, 300))
+    scaler = StandardScaler().fit(x)
+    pca = PCA(256, random_state=1).fit(scaler.transform(x))
+    z, alpha = pca.transform(scaler.transform(x)), 100 / (256 * 5)
+    weight = np.linalg.solve(z.T @ z + alpha * np.eye(256), z.T @ (y - y.mean(axis=0)))
+    wanted = pca.transform(scaler.transform(held)) @ weight + y.mean(axis=0)
+    np.testing.assert_allclose(_hest_probe(x, y.astype(np.float32), held), wanted, rtol=1e-3, atol=1e-3)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,7 +49,7 @@ def test_variable_genes_are_scanpys(c2: Slide) -> None:
 
 
 def test_panel_is_the_smallest_intersection_of_top_means_and_deviations(c2: Slide) -> None:
-    """METHODS 6.6, done again the slow way."""
+    """METHODS 6.6 and 10.12, done again the slow way."""
     panel = ex.select_hmhvg([c2], 50)
     assert len(panel) == 50
     assert list(panel.genes) == sorted(panel.genes)
@@ -59,6 +61,31 @@ def test_panel_is_the_smallest_intersection_of_top_means_and_deviations(c2: Slid
     m = next(m for m in range(50, len(genes)) if len(set(by_mean[:m]) & set(by_std[:m])) >= 50)
     assert set(panel.genes) <= set(by_mean[:m]) & set(by_std[:m])
     assert len(set(by_mean[: m - 1]) & set(by_std[: m - 1])) < 50
+
+
+def test_panel_of_a_toy_matrix_of_known_order() -> None:
+    """METHODS 10.12: means rise from A to F; deviations put E and B first, then F, A, D, C."""
+    mean = {"A": 3, "B": 10, "C": 20, "D": 30, "E": 40, "F": 50, "MTOR": 90}
+    swing = {"A": 3, "B": 9, "C": 1, "D": 2, "E": 12, "F": 5, "MTOR": 90}
+    counts = AnnData(
+        np.array([[mean[gene] + sign * swing[gene] for gene in mean] for sign in (1, -1) * 4], dtype=np.float32),
+        var=pd.DataFrame(index=list(mean)),
+    )
+    toy = SimpleNamespace(name="toy", counts=counts)
+    # By mean F E D C B A, by deviation E B F A D C, so E and F, ranked 1 + 0 and 0 + 2, come in at depths 2 and 3;
+    # D, B at depth 5, with rank sums 6 and 5; MTOR has a dropped prefix.
+    assert ex.select_hmhvg([toy], 1).genes == ("E",)
+    assert ex.select_hmhvg([toy], 2).genes == ("E", "F")
+    assert ex.select_hmhvg([toy], 3).genes == ("B", "E", "F")
+    assert ex.select_hmhvg([toy], 4).genes == ("B", "D", "E", "F")
+
+
+def test_ties_in_a_panel_go_by_name() -> None:
+    """METHODS 6.6: two genes of the same counts."""
+    column = np.array([4, 0, 2, 6, 1, 3], dtype=np.float32)[:, None]
+    table = np.hstack([column, column, column + np.float32([[0], [1], [0], [5], [0], [0]])])
+    toy = SimpleNamespace(name="toy", counts=AnnData(table, var=pd.DataFrame(index=["Y", "X", "Z"])))
+    assert ex.select_hmhvg([toy], 2).genes == ("X", "Z")
 
 
 def test_panel_is_chosen_from_genes_common_to_all_slides(c2: Slide, tiny_section) -> None:
