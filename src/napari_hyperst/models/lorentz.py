@@ -1,11 +1,11 @@
 """The hyperboloid model of hyperbolic space: maps, distances and entailment cones.
 
 Convention: the curvature is -c with c > 0, a float or a 0-dimensional tensor. A point is given by its space
-components x in R^d alone; its time component is sqrt(1/c + |x|^2), and x = 0 is the origin. Rows are points.
+components x in R^d alone; its time component is ``sqrt(1/c + |x|^2)``, and x = 0 is the origin. Rows are points.
 
-All functions compute in float64 with autocast off, from polar coordinates: the radius a = asinh(sqrt(c) |x|) and the
-unit direction u = x / |x|. The textbook forms, acosh of an inner product and acos of a ratio, lose all digits in
-float32 at radii that training reaches (METHODS 1 and 7.1); here float32 inputs lose nothing but the rounding of the
+All functions compute in float64 with autocast off, from polar coordinates: the radius ``a = asinh(sqrt(c) |x|)`` and
+the unit direction ``u = x / |x|``. The textbook forms, acosh of an inner product and acos of a ratio, lose all digits
+in float32 at radii that training reaches (METHODS 1 and 7.1); here float32 inputs lose nothing but the rounding of the
 result, 6e-8 of it. The result is float32 for half-precision inputs and has the first input's type otherwise.
 
 On devices without float64 (MPS) the same forms run in float32. Up to sqrt(c) radius = 4, distances of pairs of rows
@@ -36,7 +36,7 @@ def exp_map0(v: Tensor, c: Curvature) -> Tensor:
     Parameters
     ----------
     v
-        (..., d) tangent vectors; |v| is the distance from the origin that the point will have, up to
+        (..., d) tangent vectors; ``|v|`` is the distance from the origin that the point will have, up to
         ``MAX_RADIUS / sqrt(c)``.
     c
         The space has curvature -c.
@@ -161,7 +161,7 @@ def half_aperture(x: Tensor, c: Curvature, min_radius: float = 0.1) -> Tensor:
     c
         The space has curvature -c.
     min_radius
-        K; within |x| = 2 K / sqrt(c) of the origin a cone is fully open.
+        K; within ``|x| = 2 K / sqrt(c)`` of the origin a cone is fully open.
 
     Returns
     -------
@@ -178,7 +178,7 @@ def half_aperture(x: Tensor, c: Curvature, min_radius: float = 0.1) -> Tensor:
 def exterior_angle(parent: Tensor, child: Tensor, c: Curvature) -> Tensor:
     """Return the angle at the parent between the ray from the origin, prolonged, and the geodesic to the child.
 
-    ``atan2(2 sinh b sqrt(h (1 - h)), sinh(b - a) - 2 cosh a sinh b h)`` with h = |u - v|^2 / 4, for radii a, b and
+    ``atan2(2 sinh b sqrt(h (1 - h)), sinh(b - a) - 2 cosh a sinh b h)`` with ``h = |u - v|^2 / 4``, for radii a, b and
     unit directions u, v of parent and child (METHODS 1).
 
     Parameters
