@@ -219,7 +219,7 @@ def _config(card: Card) -> HyperSTConfig:
         return HyperSTConfig.model_validate(card.method.model_dump())
     except ValidationError as error:
         raise CheckpointError(
-            f"the card's method is {card.method.method}", where=card.name, do="give the settings of a HyperST"
+            "the card's settings are of another method", where=card.name, do="give it those of a HyperST"
         ) from error
 
 
