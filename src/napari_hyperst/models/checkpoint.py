@@ -18,6 +18,7 @@ from torch import nn
 
 from napari_hyperst.errors import CheckpointError
 from napari_hyperst.models.encoders import encoder_spec, weights_sha256
+from napari_hyperst.models.hub import FOLDER_VARIABLE
 from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.nouns.bundled import BUNDLED_CHECKPOINTS, bundled_checkpoints
 from napari_hyperst.nouns.checkpoint import Card
@@ -118,9 +119,9 @@ def load_checkpoint(ref: str | Path) -> Checkpoint:
     spec = encoder_spec(card.method.encoder)
     if weights_sha256(spec.weights) != card.encoder_sha256:
         raise CheckpointError(
-            f"was trained on other weights of {spec.name} (sha256 {card.encoder_sha256[:12]}…)",
+            f"was trained on other weights of {spec.name} (sha256 {card.encoder_sha256[:12]}…) than {spec.weights}",
             where=folder,
-            do="register the encoder it was trained on",
+            do=f"name a folder with the weights it was trained on in {FOLDER_VARIABLE}",
         )
     model = HyperST(card.method, len(panel))
     _load_weights(model, folder / WEIGHTS)
