@@ -237,3 +237,15 @@ def test_tiles_of_another_side_are_resampled(tmp_path: Path) -> None:
         found, wanted = encoder(smooth), encoder(torch.from_numpy(np.stack(resized)))
     assert found.shape == (2, 64)
     assert torch.linalg.norm(found - wanted) / torch.linalg.norm(wanted) < 5e-3
+
+
+def test_a_timm_name_over_real_weights_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled weights under timm's own name, found by it in a folder, give the bundled encoder's features."""
+    bundled = encoder_spec("dinov2-vits14")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    shutil.copyfile(bundled.weights, tmp_path / f"{bundled.timm_name}.safetensors")
+    spec = encoder_spec(bundled.timm_name)
+    assert (spec.mean, spec.std, spec.size) == (bundled.mean, bundled.std, bundled.size)
+    assert weights_sha256(spec.weights) == weights_sha256(bundled.weights)
+    with torch.no_grad():
+        assert torch.equal(Encoder(spec).eval()(tiles()), Encoder(bundled).eval()(tiles()))
