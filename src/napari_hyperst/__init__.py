@@ -20,14 +20,18 @@ _HOMES = {
     "TileSpec": "napari_hyperst.nouns.tiles",
     "TrainConfig": "napari_hyperst.nouns.training",
     "HyperSTConfig": "napari_hyperst.nouns.methods",
+    "DELSTConfig": "napari_hyperst.nouns.methods",
+    "ablation": "napari_hyperst.nouns.ablations",
     "HyperSTError": "napari_hyperst.errors",
 }
 
 __all__ = [
+    "DELSTConfig",
     "HyperSTConfig",
     "HyperSTError",
     "TileSpec",
     "TrainConfig",
+    "ablation",
     "convert",
     "export",
     "load_checkpoint",

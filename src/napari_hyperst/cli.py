@@ -131,7 +131,7 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train HyperST on some slides."""
+    """Train HyperST, one of its ablations (method.ablation=NAME) or DELST (method.kind=delst) on some slides."""
     from napari_hyperst.training import train as run
     from napari_hyperst.training.settings import read_config
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.models.method import Batch
+from napari_hyperst.nouns.ablations import ABLATIONS, ablation
 from napari_hyperst.nouns.hierarchy import EMBEDDINGS, AlignmentConfig
 from napari_hyperst.nouns.methods import HyperSTConfig
 
@@ -84,3 +87,58 @@ def test_cached_states_give_the_same_as_tiles(tiny_encoder: str) -> None:
     with torch.no_grad():
         cached = Batch(model.encoder.prefix(spots.spot), model.encoder.prefix(spots.niche))
         torch.testing.assert_close(model.predict(cached), model.predict(spots))
+
+
+@pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in ("lora-7", "lora-11")])
+def test_an_ablation_builds_what_learns_and_nothing_else(tiny_encoder: str, name: str) -> None:
+    """Every tensor that may learn gets a gradient; what no term and no prediction needs is not there."""
+    torch.manual_seed(0)
+    config = ablation(name, HyperSTConfig(encoder=tiny_encoder, lora_blocks=1, dim=16))
+    model, spots = HyperST(config, GENES).eval(), batch()
+    found = model(spots)
+    terms = model.objective(found, spots.spot_genes)
+    terms["total"].backward()
+    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert [n for n, p in learning.items() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert set(found.points) == set(config.alignment.embeddings)
+    assert {f"entailment/{relation.name}" for relation in config.alignment.relations if model.aligned} == {
+        term for term in terms if term.startswith("entailment/")
+    }
+    assert any("niche" in n for n in learning) == (name not in ("meru", "clip"))
+    assert any("lora_" in n for n in learning) == (name != "lora-0")
+
+
+def test_tangent_features_are_the_scaled_ones(tiny_encoder: str) -> None:
+    """They reach the decoder as alpha times the Euclidean features, and its first layer norm takes alpha away."""
+    seen: list[torch.Tensor] = []
+    predictions = []
+    for features in ("euclidean", "tangent"):
+        model = make(tiny_encoder, decoder_features=features)
+        model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        with torch.no_grad():
+            model.alignment.log_alpha["image"].fill_(-0.7)
+            predictions.append(model.predict(batch()))
+    torch.testing.assert_close(seen[1], seen[0] * math.exp(-0.7))
+    torch.testing.assert_close(predictions[1], predictions[0], rtol=1e-3, atol=1e-4)
+
+
+def test_shared_scales_have_one_set_of_weights(tiny_encoder: str) -> None:
+    model, spots = make(tiny_encoder, share_scales=True), batch()
+    alike = Batch(spots.spot, spots.spot, spots.spot_genes, spots.spot_genes)
+    with torch.no_grad():
+        found = model(alike).points
+    assert torch.equal(found["spot_image"], found["niche_image"])
+    assert torch.equal(found["spot_gene"], found["niche_gene"])
+    apart = make(tiny_encoder)
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in apart.parameters())
+
+
+@torch.no_grad()
+def test_spot_only_variants_do_not_look_at_niches(tiny_encoder: str) -> None:
+    one, other = batch(), batch(seed=1)
+    for name in ("meru", "clip"):
+        config = ablation(name, HyperSTConfig(encoder=tiny_encoder, lora_blocks=1, dim=16))
+        model = HyperST(config, GENES).eval()
+        found = [model(Batch(one.spot, niche, one.spot_genes, one.niche_genes)) for niche in (one.niche, other.niche)]
+        assert torch.equal(found[0].prediction, found[1].prediction)
+        assert all(torch.equal(found[0].points[key], found[1].points[key]) for key in found[0].points)

@@ -1,4 +1,4 @@
-"""Contrastive and entailment objectives on the hyperboloid: HCA and HEA of HyperST (METHODS 1 and 2.2)."""
+"""Contrastive and entailment objectives, on the hyperboloid and on what it is compared with (METHODS 1 and 2.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_hyperst.models import lorentz
+from napari_hyperst.models.geometry import HYPERBOLIC, Geometry, geometry
 from napari_hyperst.nouns.hierarchy import AlignmentConfig, Embedding, Modality, Relation
 
 #: Bounds of the learnt curvature, and of the logarithm of the inverse temperature.
@@ -17,7 +17,9 @@ CURVATURE_BOUNDS = (0.1, 10.0)
 MAX_LOGIT_SCALE = math.log(100.0)
 
 
-def contrastive_loss(query: Tensor, key: Tensor, logit_scale: Tensor, c: Tensor) -> Tensor:
+def contrastive_loss(
+    query: Tensor, key: Tensor, logit_scale: Tensor, c: Tensor, space: Geometry = HYPERBOLIC
+) -> Tensor:
     """Cross-entropy of each query against all keys, by negative distance; the diagonal is right.
 
     Parameters
@@ -28,6 +30,8 @@ def contrastive_loss(query: Tensor, key: Tensor, logit_scale: Tensor, c: Tensor)
         Logarithm of the inverse temperature.
     c
         The space has curvature -c.
+    space
+        The geometry; on the unit sphere it is by cosine instead.
 
     Returns
     -------
@@ -35,11 +39,13 @@ def contrastive_loss(query: Tensor, key: Tensor, logit_scale: Tensor, c: Tensor)
         0-dimensional, in nats.
     """
     with torch.autocast(query.device.type, enabled=False):
-        logits = -logit_scale.exp() * lorentz.pairwise_distance(query, key, c)
+        logits = logit_scale.exp() * space.similarity(query, key, c)
         return F.cross_entropy(logits, torch.arange(len(query), device=query.device))
 
 
-def entailment_loss(parent: Tensor, child: Tensor, c: Tensor, eta: float, min_radius: float) -> Tensor:
+def entailment_loss(
+    parent: Tensor, child: Tensor, c: Tensor, eta: float, min_radius: float, space: Geometry = HYPERBOLIC
+) -> Tensor:
     """Mean over the batch of ``max(0, exterior angle - eta * half-aperture)``, in radians.
 
     Parameters
@@ -52,20 +58,24 @@ def entailment_loss(parent: Tensor, child: Tensor, c: Tensor, eta: float, min_ra
         Factor on the half-aperture.
     min_radius
         K of the half-aperture.
+    space
+        The geometry.
 
     Returns
     -------
     Tensor
         0-dimensional, in radians.
     """
-    return _cone(parent, child, c, eta, min_radius)[2].mean()
+    return cones(parent, child, c, eta, min_radius, space)[2].mean()
 
 
-def _cone(parent: Tensor, child: Tensor, c: Tensor, eta: float, min_radius: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (B,) exterior angles, half-apertures and violations."""
+def cones(
+    parent: Tensor, child: Tensor, c: Tensor, eta: float, min_radius: float, space: Geometry = HYPERBOLIC
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (B,) exterior angles, half-apertures and violations in radians; arguments as in ``entailment_loss``."""
     with torch.autocast(parent.device.type, enabled=False):
-        exterior = lorentz.exterior_angle(parent, child, c)
-        aperture = lorentz.half_aperture(parent, c, min_radius)
+        exterior = space.exterior_angle(parent, child, c)
+        aperture = space.half_aperture(parent, c, min_radius)
         return exterior, aperture, F.relu(exterior - eta * aperture)
 
 
@@ -83,18 +93,41 @@ class Alignment(nn.Module):
     def __init__(self, config: AlignmentConfig, dim: int) -> None:
         super().__init__()
         self.config = config
+        self.space = geometry(config.geometry)
+        curved, scaled = config.geometry == "hyperbolic", config.geometry != "cosine"
         self.log_curvature = nn.Parameter(
-            torch.tensor(math.log(config.curvature)), requires_grad=config.learn_curvature
+            torch.tensor(math.log(config.curvature)), requires_grad=config.learn_curvature and curved
         )
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.log_alpha = nn.ParameterDict(
-            {modality: nn.Parameter(torch.tensor(math.log(dim**-0.5))) for modality in ("image", "gene")}
+            {
+                modality: nn.Parameter(torch.tensor(math.log(dim**-0.5)), requires_grad=scaled)
+                for modality in ("image", "gene")
+            }
         )
 
     @property
     def curvature(self) -> Tensor:
         """The number c > 0, 0-dimensional; the space has curvature -c."""
         return self.log_curvature.exp()
+
+    def tangent(self, features: Tensor, modality: Modality) -> Tensor:
+        """Scale Euclidean features by their modality's alpha: the tangent vectors at the origin that are lifted.
+
+        Parameters
+        ----------
+        features
+            (B, d) features, of any floating type.
+        modality
+            Which alpha to use.
+
+        Returns
+        -------
+        Tensor
+            (B, d) in float32, under autocast too.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return features.float() * self.log_alpha[modality].exp()
 
     def lift(self, features: Tensor, modality: Modality) -> Tensor:
         """Scale Euclidean features by their modality's alpha and lift them onto the hyperboloid.
@@ -109,10 +142,11 @@ class Alignment(nn.Module):
         Returns
         -------
         Tensor
-            (B, d) space components in float32, under autocast too.
+            (B, d) space components in float32, under autocast too; in the flat counterpart the scaled features
+            themselves, and on the sphere their directions.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return lorentz.exp_map0(features.float() * self.log_alpha[modality].exp(), self.curvature)
+            return self.space.lift(self.tangent(features, modality), self.curvature)
 
     def forward(self, points: Mapping[Embedding, Tensor]) -> dict[str, Tensor]:
         """Return every term over the whole batch.
@@ -126,24 +160,26 @@ class Alignment(nn.Module):
         -------
         dict
             0-dimensional tensors: ``contrastive/<query>__<key>``, ``entailment/<parent>__<child>``, their combinations
-            ``hca`` and ``hea``, and the weighted ``total``.
+            ``hca`` and ``hea``, and the weighted ``total``. To be looked at, without a gradient: ``norm/<embedding>``,
+            the mean distance from the origin, and ``satisfied/<parent>__<child>``, the share of the children that lie
+            in their parents' cones, widened by eta.
         """
         c, config = self.curvature, self.config
         contrastive = {
-            f"contrastive/{query}__{key}": contrastive_loss(points[query], points[key], self.logit_scale, c)
+            f"contrastive/{query}__{key}": contrastive_loss(points[query], points[key], self.logit_scale, c, self.space)
             for query, key in config.contrastive
         }
-        entailment = {
-            f"entailment/{relation.name}": entailment_loss(
-                points[relation.parent], points[relation.child], c, relation.eta, config.min_radius
-            )
-            for relation in config.relations
-        }
+        violations = {relation.name: self.violation(points, relation)[2] for relation in config.relations}
+        entailment = {f"entailment/{name}": violation.mean() for name, violation in violations.items()}
         nothing = self.logit_scale.new_zeros(())
         hca = sum(contrastive.values(), nothing) / max(len(contrastive), 1)
         hea = config.entailment_scale * sum(entailment.values(), nothing)
         total = config.weight * (hca + config.entailment_weight * hea)
-        return {**contrastive, **entailment, "hca": hca, "hea": hea, "total": total}
+        with torch.no_grad():
+            looked_at = {f"satisfied/{name}": (v == 0).float().mean() for name, v in violations.items()}
+            if config.geometry != "cosine":
+                looked_at |= {f"norm/{name}": self.space.norm(points[name], c).mean() for name in config.embeddings}
+        return {**contrastive, **entailment, **looked_at, "hca": hca, "hea": hea, "total": total}
 
     def violation(self, points: Mapping[Embedding, Tensor], relation: Relation) -> tuple[Tensor, Tensor, Tensor]:
         """Return how far each child lies outside its parent's cone.
@@ -161,7 +197,7 @@ class Alignment(nn.Module):
             (B,) exterior angles, half-apertures and violations ``max(0, exterior - eta * aperture)``, in radians.
         """
         parent, child = points[relation.parent], points[relation.child]
-        return _cone(parent, child, self.curvature, relation.eta, self.config.min_radius)
+        return cones(parent, child, self.curvature, relation.eta, self.config.min_radius, self.space)
 
     @torch.no_grad()
     def clamp_(self) -> None:
@@ -177,9 +213,13 @@ class Alignment(nn.Module):
             log_alpha.clamp_(max=0.0)
 
     def scalars(self) -> dict[str, float]:
-        """Return ``curvature``, ``temperature``, ``alpha_image`` and ``alpha_gene`` as numbers, for the log."""
-        return {
-            "curvature": self.curvature.item(),
-            "temperature": math.exp(-self.logit_scale.item()),
-            **{f"alpha_{modality}": log_alpha.exp().item() for modality, log_alpha in self.log_alpha.items()},
-        }
+        """Return as numbers, for the log, those of the scalars that the geometry has.
+
+        ``curvature`` (hyperbolic only), ``temperature``, and ``alpha_image`` and ``alpha_gene`` (not on the sphere).
+        """
+        numbers = {"temperature": math.exp(-self.logit_scale.item())}
+        if self.config.geometry == "hyperbolic":
+            numbers["curvature"] = self.curvature.item()
+        if self.config.geometry != "cosine":
+            numbers |= {f"alpha_{name}": log_alpha.exp().item() for name, log_alpha in self.log_alpha.items()}
+        return numbers

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from napari_hyperst.errors import CheckpointError
+from napari_hyperst.models.build import build_method
 from napari_hyperst.models.encoders import encoder_spec, weights_sha256
 from napari_hyperst.models.hub import FOLDER_VARIABLE
-from napari_hyperst.models.hyperst import HyperST
+from napari_hyperst.models.method import Method
 from napari_hyperst.nouns.bundled import BUNDLED_CHECKPOINTS, bundled_checkpoints
 from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.panel import GenePanel
@@ -44,7 +45,7 @@ class Checkpoint:
         Hash of its weights file.
     """
 
-    model: HyperST
+    model: Method
     panel: GenePanel
     card: Card
     sha256: str
@@ -123,7 +124,7 @@ def load_checkpoint(ref: str | Path) -> Checkpoint:
             where=folder,
             do=f"name a folder with the weights it was trained on in {FOLDER_VARIABLE}",
         )
-    model = HyperST(card.method, len(panel))
+    model = build_method(card.method, len(panel))
     _load_weights(model, folder / WEIGHTS)
     model.eval()
     return Checkpoint(model, panel, card, weights_sha256(folder / WEIGHTS))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_hyperst.models.alignment import Alignment
 from napari_hyperst.models.encoders import Encoder, encoder_spec
-from napari_hyperst.models.method import Batch, Embeddings
-from napari_hyperst.nouns.hierarchy import Embedding
-from napari_hyperst.nouns.methods import HyperSTConfig
+from napari_hyperst.models.method import Batch, Embeddings, Method
+from napari_hyperst.nouns.hierarchy import Embedding, Modality, modality
+from napari_hyperst.nouns.methods import HyperSTConfig, Scale
 
-_SCALES = ("spot", "niche")
+_SCALES: tuple[Scale, ...] = ("spot", "niche")
+_IMAGE: dict[Scale, Embedding] = {"spot": "spot_image", "niche": "niche_image"}
+_GENE: dict[Scale, Embedding] = {"spot": "spot_gene", "niche": "niche_gene"}
 
 
 class ResidualMLP(nn.Module):
@@ -54,8 +58,8 @@ class ResidualMLP(nn.Module):
         return self.norm(x)
 
 
-class HyperST(nn.Module):
-    """HyperST over a gene panel.
+class HyperST(Method):
+    """HyperST over a gene panel. What no loss and no prediction needs is not built.
 
     Parameters
     ----------
@@ -65,6 +69,8 @@ class HyperST(nn.Module):
         Size G of the gene panel.
     """
 
+    config: HyperSTConfig
+
     def __init__(self, config: HyperSTConfig, genes: int) -> None:
         super().__init__()
         self.config = config
@@ -73,13 +79,20 @@ class HyperST(nn.Module):
             encoder_spec(config.encoder), config.lora_blocks, config.lora_rank, config.lora_alpha, config.lora_dropout
         )
         width = self.encoder.width
-        self.aligned = config.alignment.weight > 0
-        self.image_projectors = nn.ModuleDict({scale: nn.Linear(width, d) for scale in _SCALES})
-        if self.aligned:
-            self.gene_projectors = nn.ModuleDict({scale: nn.Linear(genes, d) for scale in _SCALES})
-            self.alignment_encoders = nn.ModuleDict(
-                {f"{scale}_{modality}": ResidualMLP(d, d, drop) for scale in _SCALES for modality in ("image", "gene")}
+        aligned = config.alignment.embeddings
+        self.gene_scales = tuple(scale for scale in _SCALES if f"{scale}_gene" in aligned)
+        self.image_scales = tuple(
+            scale for scale in _SCALES if scale in config.decoder_inputs or f"{scale}_image" in aligned
+        )
+        self.image_projectors = nn.ModuleDict({self._branch(scale): nn.Linear(width, d) for scale in self.image_scales})
+        self.alignment = None
+        if aligned:
+            self.gene_projectors = nn.ModuleDict(
+                {self._branch(scale): nn.Linear(genes, d) for scale in self.gene_scales}
             )
+            built = [f"{self._branch(scale)}_image" for scale in self.image_scales]
+            built += [f"{self._branch(scale)}_gene" for scale in self.gene_scales]
+            self.alignment_encoders = nn.ModuleDict({name: ResidualMLP(d, d, drop) for name in dict.fromkeys(built)})
             projections = {modality: nn.Linear(d, d, bias=False) for modality in ("image", "gene")}
             for projection in projections.values():
                 nn.init.normal_(projection.weight, std=d**-0.5)
@@ -91,35 +104,43 @@ class HyperST(nn.Module):
             self.linear_path = nn.Linear(len(config.decoder_inputs) * width, genes)
 
     def forward(self, batch: Batch) -> Embeddings:
-        """Return prediction and, where the method aligns, hyperbolic embeddings of a micro-batch.
+        """Return prediction and, where the method aligns, embeddings of a micro-batch.
 
-        Gene embeddings exist only where the batch has measured expression.
+        Gene embeddings exist only where the batch has measured expression; niche tiles are looked at only where
+        something needs them.
         """
-        features = {"spot": self.encoder(batch.spot).float(), "niche": self.encoder(batch.niche).float()}
+        tiles = {"spot": batch.spot, "niche": batch.niche}
+        features = {scale: self.encoder(tiles[scale]).float() for scale in self.image_scales}
         return self.from_features(features, batch.spot_genes, batch.niche_genes)
 
     def from_features(
-        self, features: dict[str, Tensor], spot_genes: Tensor | None = None, niche_genes: Tensor | None = None
+        self, features: Mapping[Scale, Tensor], spot_genes: Tensor | None = None, niche_genes: Tensor | None = None
     ) -> Embeddings:
         """Do as ``forward`` from (B, width) encoder features of spot and niche tiles."""
-        images = {scale: self.image_projectors[scale](features[scale]) for scale in _SCALES}
+        images = {scale: self.image_projectors[self._branch(scale)](features[scale]) for scale in self.image_scales}
         points: dict[Embedding, Tensor] = {}
-        if self.aligned:
-            for scale in _SCALES:
-                images[scale] = self._align(images[scale], scale, "image")
-                points[f"{scale}_image"] = self.alignment.lift(images[scale], "image")  # type: ignore[index]
-            for scale, genes in (("spot", spot_genes), ("niche", niche_genes)):
-                if genes is not None:
-                    aligned = self._align(self.gene_projectors[scale](genes), scale, "gene")
-                    points[f"{scale}_gene"] = self.alignment.lift(aligned, "gene")  # type: ignore[index]
+        if self.alignment is not None:
+            images = {scale: self._align(image, scale, "image") for scale, image in images.items()}
+            aligned: dict[Embedding, Tensor] = {_IMAGE[scale]: image for scale, image in images.items()}
+            genes = {"spot": spot_genes, "niche": niche_genes}
+            for scale in self.gene_scales:
+                if (measured := genes[scale]) is not None:
+                    projected = self.gene_projectors[self._branch(scale)](measured)
+                    aligned[_GENE[scale]] = self._align(projected, scale, "gene")
+            points = {name: self.alignment.lift(x, modality(name)) for name, x in aligned.items()}
+            if self.config.decoder_features == "tangent":
+                images = {scale: self.alignment.tangent(image, "image") for scale, image in images.items()}
         inputs = self.config.decoder_inputs
         prediction = self.output(self.decoder(torch.cat([images[scale] for scale in inputs], dim=1)))
         if self.config.linear_path:
             prediction = prediction + self.linear_path(torch.cat([features[scale] for scale in inputs], dim=1))
         return Embeddings(prediction, points)
 
-    def _align(self, x: Tensor, scale: str, modality: str) -> Tensor:
-        return self.alignment_projections[modality](self.alignment_encoders[f"{scale}_{modality}"](x))
+    def _branch(self, scale: Scale) -> str:
+        return "shared" if self.config.share_scales else scale
+
+    def _align(self, x: Tensor, scale: Scale, modality: Modality) -> Tensor:
+        return self.alignment_projections[modality](self.alignment_encoders[f"{self._branch(scale)}_{modality}"](x))
 
     def objective(self, embeddings: Embeddings, target: Tensor) -> dict[str, Tensor]:
         """Return the terms of the loss over the whole batch (METHODS 2.2).
@@ -137,12 +158,8 @@ class HyperST(nn.Module):
             ``prediction``, the alignment's terms, and ``total``, the one to minimise.
         """
         terms = {"prediction": F.mse_loss(embeddings.prediction.float(), target.float())}
-        if self.aligned:
+        if self.alignment is not None:
             aligned = self.alignment(embeddings.points)
             terms["total"] = terms["prediction"] + aligned.pop("total")
             return terms | aligned
         return terms | {"total": terms["prediction"]}
-
-    def predict(self, batch: Batch) -> Tensor:
-        """Return (B, G) predicted expression."""
-        return self.forward(batch).prediction

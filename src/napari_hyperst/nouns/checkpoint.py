@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_hyperst.nouns.methods import HyperSTConfig
+from napari_hyperst.nouns.methods import MethodConfig
 from napari_hyperst.nouns.panel import LOG2_COUNT
 from napari_hyperst.nouns.tiles import TileSpec
 
@@ -55,6 +55,8 @@ class Card(BaseModel):
         How and on which slides the genes were chosen.
     training_slides
         The slides it was trained on.
+    encoder_slides
+        The slides on which the checkpoint that its encoder started from had been trained.
     validation_slides
         Names of the slides on which settings or epoch were chosen.
     training
@@ -69,14 +71,19 @@ class Card(BaseModel):
 
     name: str
     schema_version: int = Field(default=1, ge=1, le=1)
-    method: HyperSTConfig
+    method: MethodConfig
     encoder_sha256: str
     tiles: TileSpec = TileSpec()
     transform: str = LOG2_COUNT
     panel_method: str = "listed"
     panel_slides: tuple[str, ...] = ()
     training_slides: tuple[TrainingSlide, ...] = ()
+    encoder_slides: tuple[TrainingSlide, ...] = ()
     validation_slides: tuple[str, ...] = ()
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    def has_seen(self, fingerprint: str) -> bool:
+        """Return whether a slide with this hash of its spots was trained on, now or before by the encoder."""
+        return fingerprint in {slide.fingerprint for slide in (*self.training_slides, *self.encoder_slides)}

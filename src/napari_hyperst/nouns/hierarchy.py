@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
 
 Embedding = Literal["spot_image", "niche_image", "spot_gene", "niche_gene"]
 Modality = Literal["image", "gene"]
+Geometry = Literal["hyperbolic", "euclidean", "cosine"]
 
 EMBEDDINGS: tuple[Embedding, ...] = ("spot_image", "niche_image", "spot_gene", "niche_gene")
 
@@ -40,6 +41,11 @@ class Relation(BaseModel):
         return f"{self.parent}__{self.child}"
 
     @property
+    def turned(self) -> Relation:
+        """The same relation with parent and child swapped."""
+        return Relation(parent=self.child, child=self.parent, eta=self.eta)
+
+    @property
     def needs_counts(self) -> bool:
         """Whether one side is an embedding of measured expression."""
         return "gene" in (modality(self.parent), modality(self.child))
@@ -55,7 +61,7 @@ def _hyperst_relations(cross: float, intra: float) -> tuple[Relation, ...]:
 
 
 class AlignmentConfig(BaseModel):
-    """The alignment objective of HyperST, as data (METHODS 1, 2.2 and 8).
+    """The alignment objective of HyperST and of its ablations, as data (METHODS 1, 2.2 and 8).
 
     The loss is ``prediction + weight * (contrastive + entailment_weight * entailment)``, where ``contrastive`` is
     the mean of the contrastive terms and ``entailment`` is ``entailment_scale`` times the sum over the relations.
@@ -72,10 +78,14 @@ class AlignmentConfig(BaseModel):
         Pairs (query, key): rows of the query are classified against all keys of the batch.
     relations
         The entailment relations, parent first. To turn the direction round, swap parent and child.
+    geometry
+        The space of the embeddings: ``"hyperbolic"``; ``"euclidean"``, its flat counterpart with cones; or
+        ``"cosine"``, CLIP's unit sphere, which has no origin and so no cones (METHODS 8, 18 and 19).
     min_radius
         K of the half-aperture.
     curvature
-        Initial c (the curvature is -c), learnt between 0.1 and 10 unless ``learn_curvature`` is false.
+        Initial c (the curvature is -c), learnt between 0.1 and 10 unless ``learn_curvature`` is false; of no
+        meaning where the geometry is not hyperbolic.
     temperature
         Initial temperature of the contrastive terms; its inverse is learnt, up to 100.
     """
@@ -92,10 +102,26 @@ class AlignmentConfig(BaseModel):
         ("niche_gene", "spot_image"),
     )
     relations: tuple[Relation, ...] = _hyperst_relations(cross=0.7, intra=1.2)
+    geometry: Geometry = "hyperbolic"
     min_radius: PositiveFloat = 0.1
     curvature: PositiveFloat = 1.0
     learn_curvature: bool = True
     temperature: PositiveFloat = 0.07
+
+    @model_validator(mode="after")
+    def _cones_need_an_origin(self) -> AlignmentConfig:
+        if self.geometry == "cosine" and self.relations:
+            raise ValueError("there are no cones on the unit sphere: relations must be empty with geometry cosine")
+        return self
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """The embeddings that some term names, in the order of ``EMBEDDINGS``; none where the weight is 0."""
+        if self.weight == 0:
+            return ()
+        named = {name for pair in self.contrastive for name in pair}
+        named |= {name for relation in self.relations for name in (relation.parent, relation.child)}
+        return tuple(name for name in EMBEDDINGS if name in named)
 
     @classmethod
     def preset(cls, name: Literal["code", "paper"]) -> AlignmentConfig:

@@ -53,18 +53,20 @@ class Prediction[SlideT]:
     measured
         (n, G) measured log2(count + 1), NaN where not measured; None on a slide without raw counts.
     embeddings
-        (n, d) space components of each embedding that exists; NaN rows for spots without counts.
+        (n, d) points of each embedding that exists, in hyperbolic space their space components; NaN rows for spots
+        without counts.
     disk
         (n, 2) Poincaré disk coordinates of each embedding, for display: distance from the origin is exact, the
-        angle is that in the plane of the two main directions of all embeddings.
+        angle is that in the plane of the two main directions of all embeddings. Empty unless the space is hyperbolic.
     norms
-        (n,) geodesic distance of each embedding from the origin: its depth in the hierarchy.
+        (n,) geodesic distance of each embedding from the origin: its depth in the hierarchy. Empty on the unit
+        sphere of the CLIP variant, which has no origin.
     cones
         One per relation whose embeddings exist.
     complete_niche
         (n,) whether the whole ring of neighbours is there and the niche tile lies in the image.
     in_training
-        (n,) whether the checkpoint was trained on the spot's section.
+        (n,) whether the checkpoint, or the encoder that it started from, was trained on the spot's section.
     curvature
         c of the hyperbolic space; NaN where the method has none.
     card, checkpoint_hash

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from napari_hyperst.nouns.methods import HyperSTConfig
+from napari_hyperst.nouns.methods import HyperSTConfig, MethodConfig
 from napari_hyperst.nouns.tiles import TileSpec
 
 
@@ -23,7 +23,11 @@ class TrainConfig(BaseModel):
     name
         Name of the checkpoint.
     method
-        Settings of HyperST.
+        Settings of HyperST or, where its ``kind`` says so, of DELST.
+    init_from
+        A checkpoint, of any method, whose fine-tuned image encoder this run starts from: what ``load_checkpoint``
+        takes. Both must stand on the same encoder, with LoRA of the same rank and scale; LoRA of this run must reach
+        at least as many blocks.
     tiles
         Sizes of the tiles.
     genes
@@ -60,7 +64,8 @@ class TrainConfig(BaseModel):
     validation: tuple[Path, ...] = ()
     out: Path
     name: str = "checkpoint"
-    method: HyperSTConfig = HyperSTConfig()
+    method: MethodConfig = HyperSTConfig()
+    init_from: str | None = None
     tiles: TileSpec = TileSpec()
     genes: PositiveInt = 200
     epochs: PositiveInt = 30

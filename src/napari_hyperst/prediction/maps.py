@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_hyperst.models import lorentz
-from napari_hyperst.nouns.hierarchy import Embedding, Relation
+from napari_hyperst.models.geometry import Geometry as Space
+from napari_hyperst.models.geometry import geometry
+from napari_hyperst.nouns.hierarchy import Embedding, Geometry, Relation
 from napari_hyperst.nouns.prediction import Cones
 
 Points = Mapping[Embedding, NDArray[np.float32]]
@@ -28,7 +29,26 @@ def hyperbolic_norms(points: Points, c: float) -> dict[Embedding, NDArray[np.flo
     return {name: np.arcsinh(np.sqrt(c) * _lengths(x)) / np.sqrt(c) for name, x in points.items()}
 
 
-def entailment_cones(points: Points, relations: Iterable[Relation], c: float, min_radius: float) -> tuple[Cones, ...]:
+def distances_from_origin(points: Points, c: float, space: Geometry) -> dict[Embedding, NDArray[np.float64]]:
+    """Return the distance of each point from the origin of its space; nothing on the sphere, which has none.
+
+    Parameters
+    ----------
+    points
+        (n, d) points of each embedding.
+    c
+        The curvature is -c, where the space is hyperbolic.
+    space
+        The geometry they live in.
+    """
+    if space == "cosine":
+        return {}
+    return hyperbolic_norms(points, c) if space == "hyperbolic" else {name: _lengths(x) for name, x in points.items()}
+
+
+def entailment_cones(
+    points: Points, relations: Iterable[Relation], c: float, min_radius: float, space: Geometry = "hyperbolic"
+) -> tuple[Cones, ...]:
     """Measure each relation whose two embeddings exist.
 
     Parameters
@@ -41,6 +61,8 @@ def entailment_cones(points: Points, relations: Iterable[Relation], c: float, mi
         The space has curvature -c.
     min_radius
         K of the half-aperture.
+    space
+        The geometry they live in.
 
     Returns
     -------
@@ -48,7 +70,7 @@ def entailment_cones(points: Points, relations: Iterable[Relation], c: float, mi
         In the order of the relations.
     """
     return tuple(
-        Cones(relation, *_cone(points[relation.parent], points[relation.child], c, min_radius))
+        Cones(relation, *_cone(points[relation.parent], points[relation.child], c, min_radius, geometry(space)))
         for relation in relations
         if relation.parent in points and relation.child in points
     )
@@ -88,13 +110,13 @@ def poincare_disk(points: Points, c: float) -> dict[Embedding, NDArray[np.float3
 
 
 def _cone(
-    parent: NDArray[np.float32], child: NDArray[np.float32], c: float, min_radius: float
+    parent: NDArray[np.float32], child: NDArray[np.float32], c: float, min_radius: float, space: Space
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     there = np.isfinite(parent).all(axis=1) & np.isfinite(child).all(axis=1)
     of_parent, of_child = (torch.from_numpy(x[there].astype(np.float64)) for x in (parent, child))
     exterior, aperture = np.full(len(parent), np.nan), np.full(len(parent), np.nan)
-    exterior[there] = lorentz.exterior_angle(of_parent, of_child, c).numpy()
-    aperture[there] = lorentz.half_aperture(of_parent, c, min_radius).numpy()
+    exterior[there] = space.exterior_angle(of_parent, of_child, c).numpy()
+    aperture[there] = space.half_aperture(of_parent, c, min_radius).numpy()
     return exterior, aperture
 
 

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from napari_hyperst.errors import CheckpointError, HyperSTWarning
 from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint
 from napari_hyperst.models.device import Precision, choose_device, choose_dtype
-from napari_hyperst.models.hyperst import HyperST
-from napari_hyperst.models.method import Batch
+from napari_hyperst.models.method import Batch, Method
 from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding, modality
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.prediction.maps import entailment_cones, hyperbolic_norms, poincare_disk
+from napari_hyperst.prediction.maps import distances_from_origin, entailment_cones, poincare_disk
 from napari_hyperst.slides.expression import counts_are_raw, log2_counts, niche_counts, spot_counts
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.tiles import TileBatch, niche_um, read_tiles, spots_with_tiles
@@ -96,8 +95,9 @@ def predict(
     finally:
         model.to("cpu")
     seconds = time.perf_counter() - started
-    c = model.alignment.curvature.item() if model.aligned else float("nan")
     alignment = checkpoint.card.method.alignment
+    hyperbolic = model.alignment is not None and alignment.geometry == "hyperbolic"
+    c = model.alignment.curvature.item() if model.alignment is not None and hyperbolic else float("nan")
     side = niche_um(slide, spec)
     return Prediction(
         slide=slide,
@@ -106,13 +106,11 @@ def predict(
         expression=expression,
         measured=None if measured is None else measured[0][spots],
         embeddings=points,
-        disk=poincare_disk(points, c),
-        norms=hyperbolic_norms(points, c),
-        cones=entailment_cones(points, alignment.relations, c, alignment.min_radius),
+        disk=poincare_disk(points, c) if hyperbolic else {},
+        norms=distances_from_origin(points, c, alignment.geometry),
+        cones=entailment_cones(points, alignment.relations, c, alignment.min_radius, alignment.geometry),
         complete_niche=(slide.lattice.complete & slide.inside(side))[spots],
-        in_training=np.full(
-            len(spots), slide.fingerprint in {known.fingerprint for known in checkpoint.card.training_slides}
-        ),
+        in_training=np.full(len(spots), checkpoint.card.has_seen(slide.fingerprint)),
         curvature=c,
         card=checkpoint.card,
         checkpoint_hash=checkpoint.sha256,
@@ -127,7 +125,7 @@ def predict(
 
 
 def _run(
-    model: HyperST,
+    model: Method,
     spec: TileSpec,
     slide: Slide,
     spots: NDArray[np.intp],
@@ -165,9 +163,7 @@ def _run(
     return results.pop("expression"), {name: results[name] for name in EMBEDDINGS if name in results}
 
 
-def _forward(
-    model: HyperST, tiles: TileBatch, part: slice, measured: Measured | None
-) -> dict[str, NDArray[np.float32]]:
+def _forward(model: Method, tiles: TileBatch, part: slice, measured: Measured | None) -> dict[str, NDArray[np.float32]]:
     device = next(model.parameters()).device
     counted = np.zeros(len(tiles.spots[part]), dtype=bool)
     genes: list[torch.Tensor | None] = [None, None]

@@ -56,6 +56,26 @@ def spot_counts(slide: Slide, genes: Sequence[str]) -> NDArray[np.float32]:
     return values
 
 
+def detected_genes(slide: Slide) -> NDArray[np.int64]:
+    """Return how many genes were found in each spot, of all that were measured on the slide.
+
+    Returns
+    -------
+    NDArray
+        (n,) counts of genes above 0; -1 for spots without counts.
+
+    Raises
+    ------
+    SlideError
+        If the slide has no counts.
+    """
+    found = np.asarray((_matrix(_require_counts(slide)) > 0).sum(axis=1)).ravel()
+    detected = np.full(len(slide.spots), -1, dtype=np.int64)
+    counted = slide.count_rows >= 0
+    detected[counted] = found[slide.count_rows[counted]]
+    return detected
+
+
 def niche_counts(slide: Slide, spot: NDArray[np.float32]) -> NDArray[np.float32]:
     """Average raw counts over each spot and those of its ring of neighbours that have counts.
 

@@ -14,7 +14,7 @@ from napari_hyperst.models.encoders import Encoder
 from napari_hyperst.models.method import Batch
 from napari_hyperst.nouns.panel import GenePanel
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.slides.expression import log2_counts, niche_counts, spot_counts
+from napari_hyperst.slides.expression import detected_genes, log2_counts, niche_counts, spot_counts
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.tiles import read_tiles, spots_with_tiles
 
@@ -34,12 +34,15 @@ class TrainingSet:
         (n, G) float32 measured log2(count + 1).
     slide
         (n,) which of the slides a spot is on.
+    detected
+        (n,) how many genes were found in a spot, of all that were measured.
     """
 
     states: Tensor
     spot_genes: Tensor
     niche_genes: Tensor
     slide: Tensor
+    detected: Tensor
 
     def __len__(self) -> int:
         return len(self.spot_genes)
@@ -55,7 +58,8 @@ class TrainingSet:
             Where to put them.
         """
         states = self.states[symmetry, rows].to(device).float()
-        return Batch(states[:, 0], states[:, 1], self.spot_genes[rows].to(device), self.niche_genes[rows].to(device))
+        others = (self.spot_genes, self.niche_genes, self.slide, self.detected)
+        return Batch(states[:, 0], states[:, 1], *(values[rows].to(device) for values in others))
 
 
 def turn(tiles: Tensor, symmetry: int) -> Tensor:
@@ -125,6 +129,7 @@ def build_training_set(
         encode_tiles(slides, kept, encoder, spec, symmetries=symmetries, cache_gib=cache_gib, progress=progress),
         *measure(slides, kept, panel),
         torch.cat([torch.full((len(spots),), i) for i, spots in enumerate(kept)]),
+        count_detected(slides, kept),
     )
 
 
@@ -172,6 +177,13 @@ def measure(slides: Sequence[Slide], kept: Sequence[np.ndarray], panel: GenePane
     of_spots = [spot_counts(slide, panel.genes) for slide in slides]
     of_niches = [niche_counts(slide, counts) for slide, counts in zip(slides, of_spots, strict=True)]
     return _targets(of_spots, kept), _targets(of_niches, kept)
+
+
+def count_detected(slides: Sequence[Slide], kept: Sequence[np.ndarray]) -> Tensor:
+    """Return (n,) how many genes were found in the kept spots, of all that were measured on their slide."""
+    return torch.from_numpy(
+        np.concatenate([detected_genes(slide)[spots] for slide, spots in zip(slides, kept, strict=True)])
+    )
 
 
 def _targets(counts: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.models.hyperst import HyperST
+from napari_hyperst.models.method import Method
 from napari_hyperst.models.ridge import fit_ridge
 from napari_hyperst.nouns.metrics import summarise
 from napari_hyperst.nouns.training import TrainConfig
@@ -39,13 +40,13 @@ class Fit:
         Agreement on the validation spots; empty without them.
     """
 
-    model: HyperST
+    model: Method
     epoch: int
     metrics: dict[str, float]
 
 
 def fit(
-    model: HyperST, training: TrainingSet, validation: TrainingSet | None, config: TrainConfig, report: Report
+    model: Method, training: TrainingSet, validation: TrainingSet | None, config: TrainConfig, report: Report
 ) -> Fit:
     """Train, validating after each epoch on prediction error.
 
@@ -79,7 +80,7 @@ def fit(
         model.train()
         model.encoder.vit.eval()  # of the encoder, only LoRA's dropout is at work
         _train_lora_dropout(model.encoder.vit)
-        sums: dict[str, float] = {}
+        history: dict[str, list[float]] = {}
         order = torch.randperm(len(training), generator=generator)
         for rows in order.tensor_split(steps_per_epoch):
             step += 1
@@ -93,15 +94,13 @@ def fit(
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimiser.step()
             schedule.step()
-            if model.aligned:
-                model.alignment.clamp_()
+            model.clamp_()
             _average_into(averaged, model, min(config.average, (1 + step) / (10 + step)))
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term.item()
+                history.setdefault(name, []).append(term.item())
             report("step", {"step": step, "of": config.epochs * steps_per_epoch, "total": terms["total"].item()})
-        numbers: dict[str, Any] = {name: total / steps_per_epoch for name, total in sums.items()}
-        if model.aligned:
-            numbers |= model.alignment.scalars()
+        numbers: dict[str, Any] = {name: sum(values) / len(values) for name, values in history.items()}
+        numbers |= model.scalars()
         metrics = {} if validation is None else evaluate_set(averaged, validation)
         report(
             "epoch",
@@ -115,13 +114,13 @@ def fit(
     return best
 
 
-def evaluate_set(model: HyperST, data: TrainingSet) -> dict[str, float]:
+def evaluate_set(model: Method, data: TrainingSet) -> dict[str, float]:
     """Return the agreement of prediction and measurement on some spots, upright."""
     return summarise(predict_set(model, data).numpy(), data.spot_genes.numpy())
 
 
 @torch.no_grad()
-def predict_set(model: HyperST, data: TrainingSet) -> Tensor:
+def predict_set(model: Method, data: TrainingSet) -> Tensor:
     """Return (n, G) predictions of the spots, upright, on the CPU."""
     model.eval()
     device = next(model.parameters()).device
@@ -131,7 +130,7 @@ def predict_set(model: HyperST, data: TrainingSet) -> Tensor:
 
 
 @torch.no_grad()
-def encoder_features(model: HyperST, data: TrainingSet, symmetry: int = 0) -> np.ndarray:
+def encoder_features(model: Method, data: TrainingSet, symmetry: int = 0) -> np.ndarray:
     """Return (n, 2, width) features of spot and niche tiles as the encoder stands."""
     model.eval()
     device = next(model.parameters()).device
@@ -143,9 +142,9 @@ def encoder_features(model: HyperST, data: TrainingSet, symmetry: int = 0) -> np
 
 
 @torch.no_grad()
-def start_from_data(model: HyperST, data: TrainingSet, config: TrainConfig) -> None:
+def start_from_data(model: Method, data: TrainingSet, config: TrainConfig) -> None:
     """Start the output at the mean expression, or the linear path at the ridge solution and the decoder at zero."""
-    if not model.config.linear_path:
+    if not (isinstance(model, HyperST) and model.config.linear_path):
         model.output.bias.copy_(data.spot_genes.mean(dim=0))
         return
     scales = [("spot", "niche").index(scale) for scale in model.config.decoder_inputs]
@@ -158,7 +157,7 @@ def start_from_data(model: HyperST, data: TrainingSet, config: TrainConfig) -> N
     nn.init.zeros_(model.output.bias)
 
 
-def _optimiser(model: HyperST, config: TrainConfig) -> torch.optim.AdamW:
+def _optimiser(model: Method, config: TrainConfig) -> torch.optim.AdamW:
     """Weights decay but for biases, norms and the scalars of the alignment; LoRA has a learning rate of its own."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -194,7 +193,7 @@ def _train_lora_dropout(encoder: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _average_into(averaged: HyperST, model: HyperST, decay: float) -> None:
+def _average_into(averaged: Method, model: Method, decay: float) -> None:
     for kept, new in zip(averaged.parameters(), model.parameters(), strict=True):
         if new.requires_grad:
             kept.lerp_(new, 1 - decay)

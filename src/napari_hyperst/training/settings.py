@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from napari_hyperst.errors import ConfigError
+from napari_hyperst.nouns.ablations import ablation
+from napari_hyperst.nouns.methods import DELSTConfig, HyperSTConfig
 from napari_hyperst.nouns.training import TrainConfig
 
 
@@ -27,6 +29,8 @@ def read_config(
         Settings as JSON, or None.
     assignments
         ``key=value`` words; dots lead into nested settings, values are JSON or plain text. They override the file.
+        ``method.alignment`` may be the name of a preset, and ``method.ablation`` that of an ablation, which then
+        changes the other settings of the method.
 
     Raises
     ------
@@ -37,11 +41,15 @@ def read_config(
     for assignment in assignments:
         _assign(content, assignment)
     content |= {"slides": [str(s) for s in slides], "validation": [str(s) for s in validation], "out": str(out)}
-    preset = content.get("method", {}).get("alignment") if isinstance(content.get("method"), dict) else None
-    if isinstance(preset, str):
-        content["method"]["alignment"] = _preset(preset)
+    method = content.get("method")
+    name = None
+    if isinstance(method, dict):
+        name = method.pop("ablation", None)
+        if isinstance(method.get("alignment"), str):
+            method["alignment"] = _preset(method["alignment"])
     try:
-        return TrainConfig.model_validate(content)
+        config = TrainConfig.model_validate(content)
+        return config if name is None else _ablated(config, str(name))
     except ValidationError as error:
         raise _explain(error, file) from error
 
@@ -80,22 +88,36 @@ def _preset(name: str) -> dict[str, Any]:
     return AlignmentConfig.preset(name).model_dump(mode="json")  # type: ignore[arg-type]
 
 
+def _ablated(config: TrainConfig, name: str) -> TrainConfig:
+    if not isinstance(config.method, HyperSTConfig):
+        raise ConfigError(
+            f"{name!r} is an ablation of hyperst, not of {config.method.kind}", do="leave one of them out"
+        )
+    return config.model_copy(update={"method": ablation(name, config.method)})
+
+
 def _explain(error: ValidationError, file: Path | None) -> ConfigError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
+    fields = _fields_at(location[:-1])
+    # Between a choice of methods and its settings, pydantic puts the name of the method.
+    shown = [part for before, part in zip([None, *location], location, strict=False) if before != "method"]
     if first["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        do = f"did you mean {'.'.join([*location[:-1], *near])}?" if near else f"known are {', '.join(known)}"
-        return ConfigError(f"there is no setting {'.'.join(location)!r}", where=file, do=do)
-    return ConfigError(f"{'.'.join(location)}: {first['msg']} (it is {first['input']!r})", where=file, do="correct it")
+        near = difflib.get_close_matches(location[-1], fields, n=1)
+        do = f"did you mean {'.'.join([*shown[:-1], *near])}?" if near else f"known are {', '.join(fields)}"
+        return ConfigError(f"there is no setting {'.'.join(shown)!r}", where=file, do=do)
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{'.'.join(shown)}: {message} (it is {first['input']!r})", where=file, do="correct it")
 
 
 def _fields_at(location: Sequence[str]) -> list[str]:
-    model: Any = TrainConfig
-    for key in location:
-        field = model.model_fields.get(key)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+    known: dict[str, Any] = {"": TrainConfig}
+    for key in ["", *location]:
+        model = known.get(key)
+        if key == "method":
+            known = {"hyperst": HyperSTConfig, "delst": DELSTConfig}
+        elif isinstance(model, type) and issubclass(model, BaseModel):
+            known = {name: field.annotation for name, field in model.model_fields.items()}
+        else:
             return []
-        model = field.annotation
-    return list(model.model_fields)
+    return list(known)

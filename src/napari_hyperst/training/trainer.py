@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from napari_hyperst.errors import ConfigError, StoreError
-from napari_hyperst.models.checkpoint import package_versions, save_checkpoint
+from napari_hyperst.models.build import build_method
+from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint, package_versions, save_checkpoint
 from napari_hyperst.models.device import choose_device, choose_dtype
 from napari_hyperst.models.encoders import weights_sha256
-from napari_hyperst.models.hyperst import HyperST
+from napari_hyperst.models.transfer import check_encoders, start_encoder
 from napari_hyperst.nouns.checkpoint import Card, TrainingSlide
 from napari_hyperst.nouns.events import EventLog, EventReader
 from napari_hyperst.nouns.tasks import TrainTask
@@ -26,7 +27,7 @@ CONFIG, EVENTS, BEST = "config.json", "events.jsonl", "best"
 
 
 def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] | None = None) -> Path:
-    """Train HyperST on some slides.
+    """Train a method on some slides.
 
     Parameters
     ----------
@@ -45,13 +46,20 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
     StoreError
         If the folder of the run is there already, or cannot be written.
     ConfigError
-        If a validation slide is a training slide too.
+        If a validation slide is a training slide too, or one of ``config.init_from``; or if the encoder cannot start
+        from there.
+    CheckpointError
+        If there is no such encoder, or no such checkpoint to start from.
     SlideError
         If a slide cannot be opened or trained on.
     """
     slides = [open_slide(path) for path in config.slides]
     held_out = [open_slide(path) for path in config.validation]
     _check_apart(slides, held_out)
+    start = None if config.init_from is None else load_checkpoint(config.init_from)
+    if start is not None:
+        check_encoders(config.method, start.card.method)
+        _check_unseen(start, held_out)
     torch.manual_seed(config.seed)
     panel = select_hmhvg(slides, config.genes)
     events = _run_folder(config)
@@ -62,7 +70,10 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
             progress(kind, content)
 
     device = choose_device(config.device)
-    model = HyperST(config.method, len(panel)).to(device)
+    model = build_method(config.method, len(panel))
+    if start is not None:
+        start_encoder(model, start.model)
+    model.to(device)
     model.encoder.dtype = choose_dtype(config.precision, device)
     report("start", {"device": str(device), "genes": len(panel)})
 
@@ -97,8 +108,9 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
             )
             for slide in slides
         ),
+        encoder_slides=() if start is None else (*start.card.training_slides, *start.card.encoder_slides),
         validation_slides=tuple(slide.name for slide in held_out),
-        training=config.model_dump(mode="json", exclude={"slides", "validation", "out", "name", "method", "tiles"}),
+        training=_settings(config, start),
         metrics={"validation": result.metrics} if result.metrics else {},
         versions=package_versions(),
     )
@@ -115,6 +127,23 @@ def _check_apart(slides: list[Slide], held_out: list[Slide]) -> None:
             raise ConfigError(
                 f"is the same section as {other.path}", where=slide.path, do="give each section once, for one purpose"
             )
+
+
+def _check_unseen(start: Checkpoint, held_out: list[Slide]) -> None:
+    for slide in held_out:
+        if start.card.has_seen(slide.fingerprint):
+            raise ConfigError(
+                f"was trained on by {start.card.name}, which the encoder starts from",
+                where=slide.path,
+                do="validate on a section that neither has seen",
+            )
+
+
+def _settings(config: TrainConfig, start: Checkpoint | None) -> dict[str, Any]:
+    """Return the settings that a card keeps: no paths, but the name and the hash of what the encoder started from."""
+    elsewhere = {"slides", "validation", "out", "name", "method", "tiles", "init_from"}
+    started = {} if start is None else {"init_from": start.card.name, "init_from_sha256": start.sha256}
+    return config.model_dump(mode="json", exclude=elsewhere) | started
 
 
 def _run_folder(config: TrainConfig) -> EventLog:
