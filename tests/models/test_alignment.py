@@ -211,7 +211,9 @@ def test_total_is_the_weighted_sum_of_the_named_terms(preset: str) -> None:
     terms = alignment(points)
     contrastive = [terms[f"contrastive/{query}__{key}"] for query, key in config.contrastive]
     entailment = [terms[f"entailment/{relation.name}"] for relation in config.relations]
-    assert len(terms) == len(contrastive) + len(entailment) + 3
+    looked_at = [name for name in terms if name.startswith(("satisfied/", "norm/"))]
+    assert len(looked_at) == len(entailment) + len(EMBEDDINGS)
+    assert len(terms) == len(contrastive) + len(entailment) + len(looked_at) + 3
     torch.testing.assert_close(terms["hca"], sum(contrastive) / 4)
     torch.testing.assert_close(terms["hea"], (0.5 if preset == "code" else 0.25) * sum(entailment))
     torch.testing.assert_close(terms["total"], 0.2 * (terms["hca"] + 0.4 * terms["hea"]))

@@ -19,8 +19,9 @@ from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
+from napari_hyperst.viewer.entry import first_gene
 from napari_hyperst.viewer.layers import OURS
-from napari_hyperst.viewer.session import Session, first_gene
+from napari_hyperst.viewer.session import Session
 
 Make = Callable[..., Any]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from psygnal import Signal
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
 from napari_hyperst.viewer.layers import (
     LayerData,
     add_map,
@@ -33,37 +32,6 @@ if TYPE_CHECKING:
     from napari.layers import Points
 
     from napari_hyperst.slides.slide import Slide
-
-
-@dataclass
-class Entry:
-    """A slide that is open in a viewer, with what is known of it.
-
-    Attributes
-    ----------
-    key
-        What it is called, unlike any other in the viewer.
-    ref
-        How it was opened.
-    slide
-        The slide.
-    table, table_name
-        The table of its prediction, and what it is called; None where there is none yet.
-    result
-        The file with that table, of the job that predicted it; None where it was in the store.
-    """
-
-    key: str
-    ref: SlideRef
-    slide: Slide
-    table: AnnData | None = None
-    table_name: str = ""
-    result: Path | None = None
-    maps: tuple[Map, ...] = field(default=())
-
-    def map(self, key: str) -> Map | None:
-        """Return a map that can be shown, by its key."""
-        return next((found for found in self.maps if found.key == key and not found.reason), None)
 
 
 class Session:
@@ -138,7 +106,7 @@ class Session:
             raise
         self.activate(entry.key)
         for name, table in slide.sdata.tables.items():
-            if _annotates(table, slide.source.spots):
+            if annotates(table, slide.source.spots):
                 try:
                     self.set_prediction(entry.key, table, name)
                 except (ValueError, KeyError) as error:  # a table of another version, or changed by hand
@@ -147,7 +115,7 @@ class Session:
 
     def register(self, slide: Slide) -> tuple[Entry, list[LayerData]]:
         """Take a slide in, and return its layers for somebody else to add."""
-        key = _unlike(slide.name)
+        key = unlike(slide.name)
         entry = Entry(key, slide.ref, slide, maps=maps_of(None))
         self.entries[key] = entry
         self.viewer.canvas.overlays.scale_bar.visible = True
@@ -432,35 +400,9 @@ def show_slide(viewer: ViewerModel, slide: Slide) -> Entry:
     return session_of(viewer).add(slide)
 
 
-def first_gene(table: AnnData) -> str:
-    """Return the gene to show first: the one predicted best, or, where nothing was measured, that varies most."""
-    import numpy as np
-
-    if "pcc" in table.var and np.isfinite(table.var["pcc"]).any():
-        return str(table.var["pcc"].idxmax())
-    return str(table.var_names[int(np.asarray(table.X).std(axis=0).argmax())])
-
-
-def _annotates(table: AnnData, spots: str) -> bool:
-    """Whether a table of a store is a prediction of these spots."""
-    region = table.uns.get("spatialdata_attrs", {}).get("region")
-    return OURS in table.uns and region in (spots, [spots])
-
-
 def entry_of(key: str) -> Entry | None:
     """Return a slide that is open in any viewer."""
     return next((session.entries[key] for session in _SESSIONS.values() if key in session.entries), None)
-
-
-#: What slides have been called in this process: a name is given once, so that nothing late is taken for another's.
-_KEYS: set[str] = set()
-
-
-def _unlike(name: str) -> str:
-    """Return the name, with a number where there has been one like it."""
-    key = next(k for k in (name if i == 0 else f"{name} [{i}]" for i in count()) if k not in _KEYS)
-    _KEYS.add(key)
-    return key
 
 
 def _warn(message: str) -> None:

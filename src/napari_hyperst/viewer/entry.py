@@ -1,0 +1,74 @@
+"""A slide that is open in a viewer, with its prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer.contract import OURS
+from napari_hyperst.viewer.maps import Map
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_hyperst.slides.slide import Slide
+
+
+@dataclass
+class Entry:
+    """A slide that is open in a viewer, with what is known of it.
+
+    Attributes
+    ----------
+    key
+        What it is called, unlike any other in the viewer.
+    ref
+        How it was opened.
+    slide
+        The slide.
+    table, table_name
+        The table of its prediction, and what it is called; None where there is none yet.
+    result
+        The file with that table, of the job that predicted it; None where it was in the store.
+    """
+
+    key: str
+    ref: SlideRef
+    slide: Slide
+    table: AnnData | None = None
+    table_name: str = ""
+    result: Path | None = None
+    maps: tuple[Map, ...] = ()
+
+    def map(self, key: str) -> Map | None:
+        """Return a map that can be shown, by its key."""
+        return next((found for found in self.maps if found.key == key and not found.reason), None)
+
+
+def first_gene(table: AnnData) -> str:
+    """Return the gene to show first: the one predicted best, or, where nothing was measured, that varies most."""
+    if "pcc" in table.var and np.isfinite(table.var["pcc"]).any():
+        return str(table.var["pcc"].idxmax())
+    return str(table.var_names[int(np.asarray(table.X).std(axis=0).argmax())])
+
+
+def annotates(table: AnnData, spots: str) -> bool:
+    """Whether a table of a store is a prediction of these spots."""
+    region = table.uns.get("spatialdata_attrs", {}).get("region")
+    return OURS in table.uns and region in (spots, [spots])
+
+
+#: What slides have been called in this process: a name is given once, so that nothing late is taken for another's.
+_KEYS: set[str] = set()
+
+
+def unlike(name: str) -> str:
+    """Return the name, with a number where there has been one like it."""
+    key = next(k for k in (name if i == 0 else f"{name} [{i}]" for i in count()) if k not in _KEYS)
+    _KEYS.add(key)
+    return key
