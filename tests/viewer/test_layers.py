@@ -30,7 +30,7 @@ def session(make_napari_viewer: Make) -> Iterator[Session]:
 
 def on_canvas(viewer: Any, world: np.ndarray) -> np.ndarray:
     """Return where (n, 2) world positions, (y, x) in µm, lie on a screenshot of the canvas."""
-    return (world - viewer.camera.center[-2:]) * viewer.camera.zoom + np.asarray(viewer.canvas.size) / 2
+    return (world - viewer.scene.camera.center[-2:]) * viewer.scene.camera.zoom + np.asarray(viewer.canvas.size) / 2
 
 
 def picture(viewer: Any) -> np.ndarray:
@@ -82,8 +82,8 @@ def test_spots_are_drawn_where_they_are_in_the_image(session: Session, discs: Sl
     spots.border_width = 0
     world = np.array([spots.data_to_world(point) for point in spots.data])
     middle = 27
-    viewer.camera.center = world[middle] + 10.3
-    viewer.camera.zoom = zoom
+    viewer.scene.camera.center = world[middle] + 10.3
+    viewer.scene.camera.zoom = zoom
     near = on_canvas(viewer, world[middle : middle + 1])[0]
     radius = 75 * discs.mpp * zoom
     pictures = []

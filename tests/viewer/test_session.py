@@ -210,6 +210,20 @@ def test_two_slides_of_one_name_are_told_apart(session: Session, section: Path, 
     assert session.layer_of(first, "norm_spot_image") is not session.layer_of(second, "norm_spot_image")
 
 
+def test_a_map_of_another_slide_shown_by_hand_keeps_its_gene(
+    session: Session, section: Path, tiny_table: AnnData
+) -> None:
+    first, second = session.add(open_slide(section)), session.add(open_slide(section))
+    session.set_prediction(first.key, tiny_table[:, :3].copy(), "hyperst", section / "a")
+    before = session.gene
+    session.set_prediction(second.key, tiny_table[:, 5:].copy(), "hyperst", section / "b")
+    assert session.gene != before
+    layer = session.layer_of(first, "predicted")
+    assert layer is not None
+    layer.visible = True  # in the layer list
+    np.testing.assert_array_equal(layer.features["value"], tiny_table[:, before].X.ravel())
+
+
 def test_a_store_with_a_prediction_shows_it_at_once(
     session: Session, section: Path, tmp_path: Path, tiny_table: AnnData
 ) -> None:

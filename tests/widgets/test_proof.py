@@ -74,10 +74,10 @@ def test_open_click_look_export_and_find_the_same_numbers(
     viewer.canvas.overlays.text.visible = viewer.canvas.overlays.scale_bar.visible = False
     layer.face_colorbar.visible = False
     for zoom in (0.15, 0.4, 1.5):
-        viewer.camera.zoom = zoom
-        viewer.camera.center = world[93] + 3.0
+        viewer.scene.camera.zoom = zoom
+        viewer.scene.camera.center = world[93] + 3.0
         drawn = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(float)
-        at = (world - viewer.camera.center[-2:]) * zoom + np.asarray(drawn.shape[:2]) / 2
+        at = (world - viewer.scene.camera.center[-2:]) * zoom + np.asarray(drawn.shape[:2]) / 2
         seen = ((at > 12) & (at < np.asarray(drawn.shape[:2]) - 12)).all(axis=1)
         assert seen.any()
         for i in np.flatnonzero(seen):

@@ -133,8 +133,8 @@ def look_at_spots(viewer: ViewerModel, slide: Slide) -> None:
     low, high = world.min(axis=0), world.max(axis=0)
     size = np.maximum(high - low, slide.spots.diameter_um) * _MARGIN
     viewer.reset_view()
-    viewer.camera.center = (0.0, *((low + high) / 2))
-    viewer.camera.zoom = float(np.min(np.asarray(viewer.canvas.size) / size))
+    viewer.scene.camera.center = (0.0, *((low + high) / 2))
+    viewer.scene.camera.zoom = float(np.min(np.asarray(viewer.canvas.size) / size))
 
 
 def add_map(

@@ -290,6 +290,8 @@ class Session:
         shown = entry.map(said["kind"])
         if shown is None or entry.table is None or not layer.visible:
             return
+        if shown.of_gene and self.gene not in entry.table.var_names:  # another slide's, of another checkpoint
+            return
         wanted = self._wanted(entry, shown)
         if {key: said[key] for key in wanted} == wanted:
             return
