@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -37,11 +38,23 @@ def test_unlabelled_spots_and_those_without_counts_are_left_out() -> None:
     assert linear_probe(spoiled, holes) == linear_probe(features[10:], labels[10:])
 
 
+def test_what_names_no_class_is_left_out() -> None:
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(60, 3)), np.where(np.arange(60) % 2, "a", "b")
+    features[:, 0] += 20 * (labels == "a")
+    some = pd.Series(labels, dtype="category").cat.add_categories(["undetermined", "Exclude", ""])
+    some.iloc[:6] = [np.nan, None, "undetermined", "Exclude", "", np.nan]
+    for holes in (some, some.astype(object), some.astype(object).to_numpy(), list(some)):
+        assert linear_probe(features, holes) == linear_probe(features[6:], labels[6:])
+
+
 def test_too_little_to_probe() -> None:
     for features, labels, told in (
         (np.zeros((5, 2)), ["a", "b", "a", "b", "a"], "5 spots of 2 classes"),
         (np.zeros((20, 2)), ["a"] * 20, "20 spots of 1 classes"),
         (np.zeros((20, 2)), ["a", "b"], "20 rows of features and 2 labels"),
+        (np.zeros((20, 2)), ["a"] * 19 + ["b"], "all labels but a few are 'a'"),
+        (np.full((20, 2), 1e300), ["a", "b"] * 10, "too large to fit"),
     ):
         with pytest.raises(ConfigError, match=told):
             linear_probe(features, labels)

@@ -267,6 +267,17 @@ def test_gradients_on_the_way_to_the_origin_are_finite(
                     assert all(torch.isfinite(gradient).all() for gradient in gradients(function, *pair, c=c))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [lorentz.distance, lorentz.pairwise_distance, lorentz.exterior_angle])
+def test_gradients_of_half_types_on_the_way_to_the_origin_are_finite(function: Function, dtype: torch.dtype) -> None:
+    for c in CURVATURES:
+        for t in (6e-8, 1e-6, 5e-5, 1e-4, 2e-4, 3e-4, 1e-3):
+            for one, other in (([t, 0.0], [0.3, 0.4]), ([t, 0.0], [0.0, t]), ([t, 0.0], [2 * t, 0.0])):
+                for pair in ((one, other), (other, one)):
+                    for gradient in gradients(function, *pair, c=c, dtype=dtype):
+                        assert torch.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("c", CURVATURES)
 @pytest.mark.parametrize("function", [lorentz.exp_map0, lorentz.log_map0, lorentz.norm, lorentz.half_aperture])
 def test_gradients_of_maps_are_finite_at_origin_and_critical_radius(function: Function, c: float) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score
@@ -17,6 +19,8 @@ from napari_hyperst.nouns.prediction import Prediction
 #: Strengths of the penalty that are tried, and seeds of the splits.
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 SEEDS = (0, 1, 2, 3, 4)
+#: Labels that name no class, besides missing ones.
+NO_CLASS = ("", "undetermined", "Exclude")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def probe_features(prediction: Prediction, embedding: Embedding) -> NDArray[np.f
 
 
 def linear_probe(
-    features: NDArray[np.floating], labels: Sequence[str] | NDArray[np.str_], seeds: Sequence[int] = SEEDS
+    features: NDArray[np.floating], labels: Sequence[object] | NDArray[Any], seeds: Sequence[int] = SEEDS
 ) -> LinearProbe:
     """Measure how well a linear classifier tells labels from features.
 
@@ -90,28 +94,38 @@ def linear_probe(
     features
         (n, d), for example from ``probe_features``.
     labels
-        (n,) the class of each spot. Spots with an empty label, or a NaN feature, are left out.
+        (n,) the class of each spot. Spots without one (a missing label, or one of ``NO_CLASS``) and those with a NaN
+        feature are left out.
     seeds
         Of the splits, one each.
 
     Raises
     ------
     ConfigError
-        If fewer than ten spots, or fewer than two classes, are left; or if features and labels differ in number.
+        If fewer than ten spots, or fewer than two classes, are left, or the training part of a split has but one of
+        them; if features are too large to fit; or if features and labels differ in number.
     """
-    classes = np.asarray(labels, dtype=str)
+    named = pd.Series(list(labels), dtype=object)
+    classes = named.where(named.notna(), "").astype(str).to_numpy()
     if len(classes) != len(features):
         raise ConfigError(f"there are {len(features)} rows of features and {len(classes)} labels", do="give one each")
-    kept = (classes != "") & np.isfinite(features).all(axis=1)
+    kept = ~np.isin(classes, NO_CLASS) & np.isfinite(features).all(axis=1)
     x, y = np.asarray(features, np.float64)[kept], classes[kept]
     if len(y) < 10 or len(np.unique(y)) < 2:
         raise ConfigError(f"{len(y)} spots of {len(np.unique(y))} classes are too few to probe", do="label more spots")
+    if np.abs(x).max(initial=0.0) > np.finfo(np.float32).max:
+        raise ConfigError("the features are too large to fit", do="scale them, for example to unit variance")
     validation: dict[float, list[float]] = {penalty: [] for penalty in PENALTIES}
     test: dict[float, list[float]] = {penalty: [] for penalty in PENALTIES}
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(len(y))
         held = max(1, round(0.1 * len(y)))
         parts = {"test": order[:held], "validation": order[held : 2 * held], "train": order[2 * held :]}
+        if len(np.unique(y[parts["train"]])) < 2:
+            raise ConfigError(
+                f"all labels but a few are {y[parts['train']][0]!r}, so a split can have but one class to learn",
+                do="label more spots of the other classes",
+            )
         for penalty in PENALTIES:
             model = SGDClassifier(
                 loss="log_loss", penalty="l2", alpha=penalty, class_weight="balanced", max_iter=10_000,

@@ -26,8 +26,10 @@ Curvature = Tensor | float
 #: Bound on sqrt(c) |v| in ``exp_map0``: sinh of it squared (3e34) still fits float32, so no infinity gets in.
 MAX_RADIUS = 40.0
 
-#: A parent with sqrt(c) |x| up to this counts as the origin in ``exterior_angle``, whose gradient is of order 1 / |x|.
+#: A parent with sqrt(c) |x| up to this counts as the origin in ``exterior_angle``, whose gradient is of order 1 / |x|;
+#: so does one of float16 whose gradient would come near that type's largest number.
 ORIGIN_RADIUS = 1e-12
+_FLOAT16_ORIGIN_RADIUS = 16 / torch.finfo(torch.float16).max
 
 
 def exp_map0(v: Tensor, c: Curvature) -> Tensor:
@@ -201,7 +203,7 @@ def exterior_angle(parent: Tensor, child: Tensor, c: Curvature) -> Tensor:
         gap, sum_ = _length(u - v), _length(u + v)
         across = s * gap * sum_ / 2
         along = torch.sinh(b - a) - torch.sqrt(1 + r * r) * s * gap**2 / 2
-        undefined = (r <= ORIGIN_RADIUS) | ((across == 0) & (along == 0))
+        undefined = (r <= _origin_radius(parent)) | ((across == 0) & (along == 0))
         angle = torch.atan2(torch.where(undefined, 0.0, across), torch.where(undefined, 1.0, along))
         return _downcast(angle.squeeze(-1), parent)
 
@@ -220,6 +222,10 @@ def _upcast(x: Tensor) -> Tensor:
 
 def _downcast(result: Tensor, like: Tensor) -> Tensor:
     return result.to(torch.promote_types(like.dtype, torch.float32))
+
+
+def _origin_radius(x: Tensor) -> float:
+    return _FLOAT16_ORIGIN_RADIUS if x.dtype == torch.float16 else ORIGIN_RADIUS
 
 
 def _root(c: Curvature, like: Tensor) -> Tensor:
