@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from napari_hyperst.errors import CheckpointError
-from napari_hyperst.models.authors import authors_config, encoder_sha256, import_authors, read_authors_state
+from napari_hyperst.errors import CheckpointError, HyperSTWarning
+from napari_hyperst.models.authors import authors_config, encoder_sha256, import_authors
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.models.encoders import encoder_spec
 from napari_hyperst.models.method import Batch
@@ -257,30 +257,19 @@ def test_panel_and_card_must_fit(state: State, tmp_path: Path) -> None:
         import_authors(file, tmp_path / "imported", PANEL, other)
 
 
-class Trap:
-    """What a pickle must not be able to do."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return print, ("run",)
-
-
-def test_only_tensors_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({"image_projector.weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(CheckpointError, match=r"trap\.pth.*not opened"):
-        read_authors_state(tmp_path / "trap.pth")
-    assert capsys.readouterr().out == ""
-    torch.save([torch.ones(1)], tmp_path / "list.pth")
-    with pytest.raises(CheckpointError, match="no state dict"):
-        read_authors_state(tmp_path / "list.pth")
-    torch.save({"model": {"fc.bias": torch.ones(1)}}, tmp_path / "nested.pth")
-    with pytest.raises(CheckpointError, match="no state dict"):
-        read_authors_state(tmp_path / "nested.pth")
+def test_an_alignment_that_was_never_trained_is_told(state: State, tmp_path: Path) -> None:
+    """``alignment_beta=0`` leaves no other trace, and a decoder that had learnt on other features."""
+    state["alignment.curv"], state["alignment.logit_scale"] = torch.tensor(0.0), torch.tensor(math.log(1 / 0.07))
+    for name in ("image", "gene"):
+        state[f"alignment.{name}_alpha"] = torch.tensor(math.log(WIDTH**-0.5))
+    file = save(state, tmp_path / "m.pth")
+    with pytest.warns(HyperSTWarning, match="alignment was not trained"):
+        import_authors(file, tmp_path / "aligned", PANEL, card(state))
+    import_authors(file, tmp_path / "flat", PANEL, card(state, alignment=AlignmentConfig(weight=0)))
 
 
-@pytest.mark.parametrize("file", ["m.pth", "m.safetensors"])
-def test_files_that_cannot_be_read(tmp_path: Path, file: str) -> None:
-    with pytest.raises(CheckpointError, match=file):
-        read_authors_state(tmp_path / file)
-    (tmp_path / file).write_bytes(b"no weights at all")
-    with pytest.raises(CheckpointError, match=file):
-        read_authors_state(tmp_path / file)
+def test_a_broken_file_is_no_checkpoint(state: State, tmp_path: Path) -> None:
+    (tmp_path / "m.pth").write_bytes(b"no weights at all")
+    with pytest.raises(CheckpointError, match=r"m\.pth"):
+        import_authors(tmp_path / "m.pth", tmp_path / "imported", PANEL, card(state))
+    assert not (tmp_path / "imported").exists()

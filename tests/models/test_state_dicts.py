@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -194,6 +196,27 @@ def test_a_file_cut_off_in_the_middle(tiny: dict[str, Tensor], tmp_path: Path) -
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(CheckpointError, match="whole file|broken pickle"):
             read_state_dict(path)
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_damaged_pickles_end_in_an_error_of_ours(tiny: dict[str, Tensor], protocol: int, tmp_path: Path) -> None:
+    """Whatever a byte is changed to: no other exception, and no hanging."""
+    path = tmp_path / "w.bin"
+    small = {name: tensor for name, tensor in tiny.items() if tensor.numel() < 100}
+    torch.save(small, path, _use_new_zipfile_serialization=protocol == 2)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for place in random.integers(len(whole), size=300):
+        path.write_bytes(whole[:place] + random.bytes(1) + whole[place + 1 :])
+        with contextlib.suppress(CheckpointError):
+            assert all(isinstance(tensor, Tensor) for tensor in read_state_dict(path).values())
+
+
+def test_a_state_dict_that_holds_itself(tmp_path: Path) -> None:
+    state: dict[str, object] = {}
+    state["model"] = state
+    torch.save(state, tmp_path / "w.bin")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        read_state_dict(tmp_path / "w.bin")
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {"model": {"epoch": 3}}])

@@ -75,6 +75,13 @@ def test_unknown_ablation() -> None:
         {"alignment": {"geometry": "cosine"}},
         {"decoder_features": "tangent", "alignment": {"weight": 0}},
         {"decoder_features": "tangent", "alignment": {"geometry": "cosine", "relations": []}},
+        {"decoder_features": "tangent", "alignment": {"contrastive": [], "relations": []}},
+        {"decoder_inputs": ["spot", "spot"]},
+        {"alignment": {"relations": [{"parent": "spot_image", "child": "spot_image"}]}},
+        {"alignment": {"weight": float("nan")}},
+        {"alignment": {"curvature": 20.0}},
+        {"alignment": {"temperature": 0.001}},
+        {"kind": "delst", "curvature": 0.01},
         {"kind": "delst", "quantile": 0.6},
         {"kind": "delst", "alignment": {}},
         {"kind": "word2vec"},
@@ -83,6 +90,12 @@ def test_unknown_ablation() -> None:
 def test_settings_that_make_no_sense(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         METHOD.validate_python(settings)
+
+
+def test_a_curvature_that_is_fixed_may_be_any() -> None:
+    assert (
+        METHOD.validate_python({"alignment": {"curvature": 20.0, "learn_curvature": False}}).alignment.curvature == 20
+    )
 
 
 def test_methods_are_told_apart_by_kind() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_hyperst.errors import ConfigError, HyperSTError, SlideError, StoreError
+from napari_hyperst.errors import CheckpointError, ConfigError, HyperSTError, SlideError, StoreError
+from napari_hyperst.jobs.job import Job
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.models.encoders import Encoder, encoder_spec
 from napari_hyperst.models.hyperst import HyperST
@@ -158,10 +159,24 @@ def test_bad_requests(tiny_section: Path, section: Path, tmp_path: Path, tiny_en
         train(config(tmp_path / "no", out, tiny_encoder))
     with pytest.raises(ConfigError, match="GiB"):
         train(config(tiny_section, tmp_path / "big", tiny_encoder, cache_gib=1e-6))
+    with pytest.raises(CheckpointError, match="no encoder"):
+        train(config(tiny_section, out, "tinny"))
+    with pytest.raises(CheckpointError, match="blocks"):
+        train(config(tiny_section, out, tiny_encoder, method=HyperSTConfig(encoder=tiny_encoder, lora_blocks=99)))
     (tmp_path / "there").mkdir()
     with pytest.raises(StoreError, match="is there already"):
         train(config(tiny_section, tmp_path / "there", tiny_encoder))
     assert not out.exists()
+
+
+def test_a_jobs_folder_is_taken_over_for_its_own_settings_only(
+    tiny_section: Path, tmp_path: Path, tiny_encoder: str
+) -> None:
+    asked = config(tiny_section, tmp_path / "job", tiny_encoder, epochs=1)
+    Job.create(tmp_path / "job", TrainTask(config=asked.model_copy(update={"out": tmp_path})))
+    with pytest.raises(StoreError, match="other settings"):
+        train(asked.model_copy(update={"epochs": 2}))
+    assert train(asked).is_dir()
 
 
 def test_settings_from_words_override_the_file(tmp_path: Path) -> None:
@@ -183,6 +198,8 @@ def test_settings_from_words_override_the_file(tmp_path: Path) -> None:
         ("epochs", "assigns nothing"),
         ("epochs.x=1", "no settings of its own"),
         ("method.alignment=publisher", "no alignment preset"),
+        ("learning_rate=Infinity", "finite number"),
+        ('method={"decoder_features": "tangent", "alignment": {"weight": 0}}', "method: decoder_features=tangent"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, word: str, told: str) -> None:

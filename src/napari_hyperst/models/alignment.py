@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_hyperst.models.geometry import HYPERBOLIC, Geometry, geometry
-from napari_hyperst.nouns.hierarchy import AlignmentConfig, Embedding, Modality, Relation
-
-#: Bounds of the learnt curvature, and of the logarithm of the inverse temperature.
-CURVATURE_BOUNDS = (0.1, 10.0)
-MAX_LOGIT_SCALE = math.log(100.0)
+from napari_hyperst.nouns.hierarchy import (
+    CURVATURE_BOUNDS,
+    MIN_TEMPERATURE,
+    AlignmentConfig,
+    Embedding,
+    Modality,
+    Relation,
+)
 
 
 def contrastive_loss(
@@ -208,7 +211,7 @@ class Alignment(nn.Module):
         if self.log_curvature.requires_grad:
             low, high = (math.log(bound) for bound in CURVATURE_BOUNDS)
             self.log_curvature.clamp_(low, high)
-        self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        self.logit_scale.clamp_(max=-math.log(MIN_TEMPERATURE))
         for log_alpha in self.log_alpha.values():
             log_alpha.clamp_(max=0.0)
 

@@ -19,21 +19,21 @@ theirs                                         ours
 
 from __future__ import annotations
 
-import pickle
+import math
 import re
+import warnings
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from napari_hyperst.errors import CheckpointError
+from napari_hyperst.errors import CheckpointError, HyperSTWarning
 from napari_hyperst.models.alignment import Alignment
 from napari_hyperst.models.checkpoint import save_checkpoint
 from napari_hyperst.models.encoders import encoder_spec, weights_sha256
 from napari_hyperst.models.hyperst import HyperST
+from napari_hyperst.models.state_dicts import read_state_dict
 from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.hierarchy import AlignmentConfig
 from napari_hyperst.nouns.methods import HyperSTConfig
@@ -78,43 +78,10 @@ _SHARED = {
 }
 #: What our model leaves out where its settings need it neither to predict nor to align.
 _NEEDED_TO_TRAIN = ("gene_projectors.", "alignment_encoders.", "alignment_projections.", "alignment.")
+#: What the learnt scalars of the alignment start at, but for the alphas, which start at log(dim ** -0.5).
+_SCALARS_AT_START = {"alignment.curv": 0.0, "alignment.logit_scale": -math.log(0.07)}
+_ALPHAS = ("alignment.image_alpha", "alignment.gene_alpha")
 _LORA_A = re.compile(r"image_encoder\..*blocks\.\d+\.attn\.qkv\.lora_A\.default\.weight")
-
-
-def read_authors_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict that the authors' code saved.
-
-    Parameters
-    ----------
-    path
-        Their ``final_model.pth`` or ``best_model.pth``, or the same tensors as safetensors. Of a pickle only tensors
-        are taken; nothing in it is run.
-
-    Returns
-    -------
-    dict
-        Tensors on the CPU, under the authors' names.
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read, or holds anything but named tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            "is no pickle of tensors alone, so it is not opened", where=path, do="save the model's state_dict() alone"
-        ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise CheckpointError(
-            f"cannot be read ({error})", where=path, do="give the state dict that the authors' code saved"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError("is no state dict", where=path, do="save the model's state_dict() alone")
-    return dict(state)
 
 
 def authors_config(
@@ -125,7 +92,7 @@ def authors_config(
     Parameters
     ----------
     state
-        From ``read_authors_state``.
+        Of ``final_model.pth`` or ``best_model.pth``, from ``state_dicts.read_state_dict``.
     encoder
         Name of the image encoder that it stands on.
     alignment
@@ -176,7 +143,7 @@ def import_authors(weights: Path, folder: Path, panel: GenePanel, card: Card) ->
     Parameters
     ----------
     weights
-        The state dict, see ``read_authors_state``.
+        The file of their state dict, ``final_model.pth`` or ``best_model.pth``.
     folder
         Where to write the checkpoint.
     panel
@@ -189,14 +156,26 @@ def import_authors(weights: Path, folder: Path, panel: GenePanel, card: Card) ->
     ------
     CheckpointError
         If the file is no such state dict, or does not fit the card or the panel.
+
+    Warns
+    -----
+    HyperSTWarning
+        If the card names an alignment, but that of the state dict was never trained.
     """
-    state = read_authors_state(weights)
+    state = read_state_dict(weights)
     config = _config(card)
     found = authors_config(state, config.encoder)
     for setting in ("dim", "lora_blocks", "lora_rank"):
         theirs, said = getattr(found, setting), getattr(config, setting)
         if theirs != said:
             raise CheckpointError(f"has {setting} {theirs}, the card says {said}", where=weights, do="mend the card")
+    if config.alignment.weight > 0 and _never_aligned(state, config.dim):
+        warnings.warn(
+            f"{weights}: curvature, temperature and alphas are as they start, so the alignment was not trained; "
+            "give the card an alignment of weight 0, or predictions and maps mean nothing",
+            HyperSTWarning,
+            stacklevel=2,
+        )
     if card.encoder_sha256 != encoder_sha256(config.encoder):
         raise CheckpointError(
             f"the card names other weights of {config.encoder} than are here", where=weights, do="mend the card"
@@ -212,6 +191,11 @@ def import_authors(weights: Path, folder: Path, panel: GenePanel, card: Card) ->
 def encoder_sha256(encoder: str) -> str:
     """Return the hash of an encoder's weights, for a card."""
     return weights_sha256(encoder_spec(encoder).weights)
+
+
+def _never_aligned(state: dict[str, Tensor], dim: int) -> bool:
+    start = _SCALARS_AT_START | dict.fromkeys(_ALPHAS, -0.5 * math.log(dim))
+    return all(name in state and math.isclose(state[name].item(), at, abs_tol=1e-6) for name, at in start.items())
 
 
 def _config(card: Card) -> HyperSTConfig:

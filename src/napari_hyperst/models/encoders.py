@@ -295,7 +295,14 @@ def _load(spec: EncoderSpec) -> Any:
     vit = build(spec).to_empty(device="cpu")  # no random weights that would be overwritten at once
     try:
         load_into(vit, read_state_dict(spec.weights))
-    except (ValueError, RuntimeError, LookupError, AttributeError, AssertionError) as error:  # timm's own among them
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+    ) as error:  # timm's own among them
         raise CheckpointError(
             f"these weights do not load into {spec.timm_name} ({error})",
             where=spec.weights,

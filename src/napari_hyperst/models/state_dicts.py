@@ -10,7 +10,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
@@ -19,6 +18,8 @@ from napari_hyperst.errors import CheckpointError
 
 #: What a training run keeps its state dict under.
 _CONTAINERS = ("state_dict", "model", "teacher")
+#: How many of these may lie in one another.
+_WRAPPINGS = 3
 #: The tensor that every transformer has, as timm and DINOv2, and as transformers, name it.
 _TIMM_STEM, _TRANSFORMERS_STEM = "patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"
 #: Tensors beside the encoder.
@@ -74,20 +75,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             where=path,
             do="save its state dict alone, as safetensors",
         ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged pickle makes its reader stumble in any way
         raise CheckpointError(
             f"is no whole file of weights ({type(error).__name__}), so they do not load", where=path, do="copy it again"
         ) from error
-    while isinstance(state, Mapping) and (inner := next((state[k] for k in _CONTAINERS if _holds(state, k)), None)):
-        state = inner
+    for _ in range(_WRAPPINGS):  # not for ever: a pickle may hold itself
+        state = next((state[key] for key in _CONTAINERS if _holds(state, key)), state)
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise CheckpointError("holds no state dict", where=path, do="save the encoder's state dict")
     return tensors
 
 
-def _holds(state: Mapping[str, Any], key: str) -> bool:
-    return isinstance(state.get(key), Mapping)
+def _holds(state: Any, key: str) -> bool:
+    return isinstance(state, Mapping) and isinstance(state.get(key), Mapping)
 
 
 def load_into(vit: VisionTransformer, state: Mapping[str, Tensor]) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 Embedding = Literal["spot_image", "niche_image", "spot_gene", "niche_gene"]
 Modality = Literal["image", "gene"]
 Geometry = Literal["hyperbolic", "euclidean", "cosine"]
+
+#: Bounds of c where the curvature -c is learnt, and the least temperature.
+CURVATURE_BOUNDS = (0.1, 10.0)
+MIN_TEMPERATURE = 0.01
 
 EMBEDDINGS: tuple[Embedding, ...] = ("spot_image", "niche_image", "spot_gene", "niche_gene")
 
@@ -29,11 +33,17 @@ class Relation(BaseModel):
         The factor on the parent's half-aperture below which no violation is counted.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     parent: Embedding
     child: Embedding
     eta: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _are_two(self) -> Relation:
+        if self.parent == self.child:
+            raise ValueError(f"{self.parent} cannot entail itself")
+        return self
 
     @property
     def name(self) -> str:
@@ -60,6 +70,13 @@ def _hyperst_relations(cross: float, intra: float) -> tuple[Relation, ...]:
     )
 
 
+def check_curvature(curvature: float, learnt: bool) -> None:
+    """Raise ValueError for a curvature that is learnt and starts out of its bounds."""
+    low, high = CURVATURE_BOUNDS
+    if learnt and not low <= curvature <= high:
+        raise ValueError(f"a curvature that is learnt must start between {low:g} and {high:g}")
+
+
 class AlignmentConfig(BaseModel):
     """The alignment objective of HyperST and of its ablations, as data (METHODS 1, 2.2 and 8).
 
@@ -84,13 +101,13 @@ class AlignmentConfig(BaseModel):
     min_radius
         K of the half-aperture.
     curvature
-        Initial c (the curvature is -c), learnt between 0.1 and 10 unless ``learn_curvature`` is false; of no
+        Initial c (the curvature is -c), learnt within ``CURVATURE_BOUNDS`` unless ``learn_curvature`` is false; of no
         meaning where the geometry is not hyperbolic.
     temperature
-        Initial temperature of the contrastive terms; its inverse is learnt, up to 100.
+        Initial temperature of the contrastive terms, learnt down to ``MIN_TEMPERATURE``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     weight: NonNegativeFloat = 0.2
     entailment_weight: NonNegativeFloat = 0.4
@@ -106,7 +123,12 @@ class AlignmentConfig(BaseModel):
     min_radius: PositiveFloat = 0.1
     curvature: PositiveFloat = 1.0
     learn_curvature: bool = True
-    temperature: PositiveFloat = 0.07
+    temperature: float = Field(default=0.07, ge=MIN_TEMPERATURE)
+
+    @model_validator(mode="after")
+    def _starts_within_bounds(self) -> AlignmentConfig:
+        check_curvature(self.curvature, self.learn_curvature)
+        return self
 
     @model_validator(mode="after")
     def _cones_need_an_origin(self) -> AlignmentConfig:

@@ -18,7 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-from napari_hyperst.nouns.hierarchy import AlignmentConfig, Embedding, Modality, Relation
+from napari_hyperst.nouns.hierarchy import (
+    MIN_TEMPERATURE,
+    AlignmentConfig,
+    Embedding,
+    Modality,
+    Relation,
+    check_curvature,
+)
 
 Scale = Literal["spot", "niche"]
 
@@ -36,7 +43,7 @@ class EncoderConfig(BaseModel):
         LoRA's rank, scale and dropout.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     encoder: str = "dinov2-vits14"
     lora_blocks: NonNegativeInt = 2
@@ -82,10 +89,14 @@ class HyperSTConfig(EncoderConfig):
     alignment: AlignmentConfig = AlignmentConfig()
 
     @model_validator(mode="after")
-    def _tangent_needs_an_origin(self) -> HyperSTConfig:
-        if self.decoder_features == "tangent" and (self.alignment.weight == 0 or self.alignment.geometry == "cosine"):
+    def _decoder_can_be_built(self) -> HyperSTConfig:
+        if len(set(self.decoder_inputs)) < len(self.decoder_inputs):
+            raise ValueError("decoder_inputs names a scale twice")
+        if self.decoder_features == "tangent" and not (
+            self.alignment.embeddings and self.alignment.geometry != "cosine"
+        ):
             raise ValueError(
-                "decoder_features=tangent needs an alignment with an origin: a weight above 0, and not cosine"
+                "decoder_features=tangent needs an alignment with an origin: a weight above 0, terms, and not cosine"
             )
         return self
 
@@ -130,7 +141,12 @@ class DELSTConfig(EncoderConfig):
     min_radius: PositiveFloat = 0.1
     curvature: PositiveFloat = 1.0
     learn_curvature: bool = True
-    temperature: PositiveFloat = 0.07
+    temperature: float = Field(default=0.07, ge=MIN_TEMPERATURE)
+
+    @model_validator(mode="after")
+    def _starts_within_bounds(self) -> DELSTConfig:
+        check_curvature(self.curvature, self.learn_curvature)
+        return self
 
     @property
     def alignment(self) -> AlignmentConfig:

@@ -21,7 +21,7 @@ class TileSpec(BaseModel):
         Side in px to which both tiles are resampled.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     spot_um: PositiveFloat = 112.0
     niche_um: PositiveFloat | Literal["ring"] = "ring"

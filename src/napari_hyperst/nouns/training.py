@@ -58,7 +58,7 @@ class TrainConfig(BaseModel):
         Where and in what to compute.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     slides: tuple[Path, ...] = Field(min_length=1)
     validation: tuple[Path, ...] = ()

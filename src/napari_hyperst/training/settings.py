@@ -107,6 +107,8 @@ def _explain(error: ValidationError, file: Path | None) -> ConfigError:
         do = f"did you mean {'.'.join([*shown[:-1], *near])}?" if near else f"known are {', '.join(fields)}"
         return ConfigError(f"there is no setting {'.'.join(shown)!r}", where=file, do=do)
     message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):  # settings that do not go together; each alone might do
+        return ConfigError(": ".join([*filter(None, [".".join(shown)]), message]), where=file, do="correct it")
     return ConfigError(f"{'.'.join(shown)}: {message} (it is {first['input']!r})", where=file, do="correct it")
 
 

@@ -16,7 +16,7 @@ from napari_hyperst.models.encoders import weights_sha256
 from napari_hyperst.models.transfer import check_encoders, start_encoder
 from napari_hyperst.nouns.checkpoint import Card, TrainingSlide
 from napari_hyperst.nouns.events import EventLog, EventReader
-from napari_hyperst.nouns.tasks import TrainTask
+from napari_hyperst.nouns.tasks import TrainTask, read_task
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.expression import select_hmhvg
@@ -62,6 +62,10 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
         _check_unseen(start, held_out)
     torch.manual_seed(config.seed)
     panel = select_hmhvg(slides, config.genes)
+    device = choose_device(config.device)
+    model = build_method(config.method, len(panel))
+    if start is not None:
+        start_encoder(model, start.model)
     events = _run_folder(config)
 
     def report(kind: str, content: dict[str, Any]) -> None:
@@ -69,10 +73,6 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
         if progress is not None:
             progress(kind, content)
 
-    device = choose_device(config.device)
-    model = build_method(config.method, len(panel))
-    if start is not None:
-        start_encoder(model, start.model)
     model.to(device)
     model.encoder.dtype = choose_dtype(config.precision, device)
     report("start", {"device": str(device), "genes": len(panel)})
@@ -152,6 +152,8 @@ def _run_folder(config: TrainConfig) -> EventLog:
     begun = any(event.kind != "warning" for event in EventReader(out / EVENTS).new())
     if out.exists() and (begun or not (out / CONFIG).is_file()):
         raise StoreError("is there already", where=out, do="name a new folder for the run")
+    if out.exists() and not _asks_for(out / CONFIG, config):
+        raise StoreError("is a job's folder with other settings", where=out, do="name a new folder for the run")
     try:
         if not out.exists():
             out.mkdir(parents=True)
@@ -159,3 +161,11 @@ def _run_folder(config: TrainConfig) -> EventLog:
         return EventLog(out / EVENTS)
     except OSError as error:
         raise StoreError(f"cannot be written ({error.strerror})", where=out, do="choose another folder") from error
+
+
+def _asks_for(file: Path, config: TrainConfig) -> bool:
+    try:
+        asked = read_task(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(asked, TrainTask) and asked.config.model_copy(update={"out": config.out}) == config
