@@ -33,7 +33,10 @@ class TrainConfig(BaseModel):
     genes
         Size of the HMHVG panel, chosen on the training slides.
     epochs, batch_size
-        How long, and how many spots a step.
+        How long, and how many spots a step, over all processes.
+    micro_batch
+        The most spots at once on one device; None for all of them. It bounds memory and changes no loss: the
+        objective is always that of the whole batch. Where memory runs out it is halved.
     learning_rate, lora_learning_rate
         AdamW's, for the heads and for LoRA; a tenth of the epochs warms up, a cosine goes down to zero.
     weight_decay
@@ -43,11 +46,32 @@ class TrainConfig(BaseModel):
     average
         Decay of the exponential moving average of the weights that is kept; 0 keeps the weights themselves.
     symmetries
-        How many of the eight symmetries of the square to train on; each is held in memory for every tile.
+        How many of the eight symmetries of the square to train on; each is cached for every tile.
+    stain_jitter
+        Standard deviation of the random change of haematoxylin, eosin and DAB in optical density; 0 for none. It
+        changes pixels, so it is off where the states of the encoder are cached.
+    balance_slides
+        Show as many spots of each slide in an epoch, those of small slides repeatedly.
+    cache
+        Where to keep the states that enter the first block that learns, so that nothing before it is computed twice:
+        in files that later runs find again (``"disk"``), in ``"memory"``, or nowhere (``"off"``).
     cache_gib
-        The most memory, in GiB, for the states that enter the first block that learns.
+        The most that they may take, in GiB; of files, those of all runs together.
+    workers
+        Threads that read ahead of the device.
+    monitor
+        What early stopping and the choice of the epoch go by on the validation slides: the prediction's squared error,
+        its PCC, or the ``"total"`` loss.
+    keep
+        Which epoch to keep: the best one, or the last. The published rule is ``monitor="total", keep="last"``.
     patience
-        Epochs without a better validation loss after which to stop.
+        Epochs without a better one after which to stop.
+    save_steps
+        Steps after which the run's state is saved, for it to be resumed from.
+    trackers
+        Experiment trackers that the run is logged to as well.
+    processes
+        How many processes there must be; the run ends at once where there are more or fewer.
     complete_niches_only
         Train on spots with a whole ring of neighbours only, as published.
     ridge
@@ -70,16 +94,26 @@ class TrainConfig(BaseModel):
     genes: PositiveInt = 200
     epochs: PositiveInt = 30
     batch_size: int = Field(default=128, ge=2)
+    micro_batch: PositiveInt | None = None
     learning_rate: PositiveFloat = 1e-3
     lora_learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.05
     clip: PositiveFloat = 1.0
     average: float = Field(default=0.98, ge=0, lt=1)
     symmetries: int = Field(default=8, ge=1, le=8)
+    stain_jitter: NonNegativeFloat = 0.0
+    balance_slides: bool = False
+    cache: Literal["disk", "memory", "off"] = "disk"
     cache_gib: PositiveFloat = 8.0
+    workers: PositiveInt = 4
+    monitor: Literal["mse", "pcc", "total"] = "mse"
+    keep: Literal["best", "last"] = "best"
     patience: PositiveInt = 10
+    save_steps: PositiveInt = 50
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    processes: PositiveInt | None = None
     complete_niches_only: bool = False
     ridge: PositiveFloat = 1000.0
     seed: NonNegativeInt = 42
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
