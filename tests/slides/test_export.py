@@ -11,13 +11,13 @@ import pytest
 import spatialdata as sd
 import torch
 
+from napari_hyperst import files
 from napari_hyperst.errors import StoreError
 from napari_hyperst.models.checkpoint import Checkpoint
 from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.metrics import pearson_by_gene
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides import swap as swap_module
 from napari_hyperst.slides.export import convert, export
 
 
@@ -224,13 +224,13 @@ def test_a_killed_export_leaves_no_store_of_that_name(
 @pytest.mark.parametrize("atomic", [True, False])
 def test_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
     if not atomic:
-        monkeypatch.setattr(swap_module, "_exchange_atomically", lambda *_: False)
+        monkeypatch.setattr(files, "_exchange_atomically", lambda *_: False)
     new, old = tmp_path / "new", tmp_path / "old"
     new.mkdir()
     old.mkdir()
     (new / "n").touch()
     (old / "o").touch()
-    swap_module.exchange(new, old)
+    files.exchange(new, old)
     assert [p.name for p in old.iterdir()] == ["n"]
     assert [p.name for p in new.iterdir()] == ["o"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old"]
@@ -239,7 +239,7 @@ def test_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_a_store_left_under_its_backups_name_is_found_again(tiny_section: Path, tmp_path: Path) -> None:
     """Where there is no exchange in one call, a crash between two renames loses nothing."""
     path = convert(open_slide(tiny_section), tmp_path / "own.zarr")
-    path.rename(swap_module.backup_of(path))
+    path.rename(files.backup_of(path))
     assert len(open_slide(path).spots) > 30
     assert [p.name for p in tmp_path.iterdir()] == ["own.zarr"]
 

@@ -16,6 +16,7 @@ from platformdirs import user_state_path
 from pydantic import ValidationError
 
 from napari_hyperst.errors import HyperSTError, StoreError
+from napari_hyperst.files import write_whole
 from napari_hyperst.nouns.events import Event, EventLog, EventReader
 from napari_hyperst.nouns.tasks import ExportTask, PredictTask, TrainTask, read_task
 
@@ -165,10 +166,3 @@ def jobs_folder() -> Path:
 def _works(folder: Path) -> bool:
     status = Job(folder / "job").status()
     return status is not None and status.running
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name and rename it, so that nobody reads half of it."""
-    staged = path.with_name(f".{path.name}-{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
-    os.replace(staged, path)

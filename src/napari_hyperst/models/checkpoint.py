@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from napari_hyperst.errors import CheckpointError
+from napari_hyperst.files import replace_folder
 from napari_hyperst.models.build import build_method
 from napari_hyperst.models.encoders import encoder_spec, weights_sha256
 from napari_hyperst.models.hub import FOLDER_VARIABLE
@@ -82,13 +83,7 @@ def save_checkpoint(folder: Path, model: nn.Module, panel: GenePanel, card: Card
         (staged / CARD).write_text(card.model_dump_json(indent=2) + "\n")
         os.chmod(staged, 0o755)  # as other folders; a temporary one is its owner's alone, and so is the weights file
         os.chmod(staged / WEIGHTS, 0o644)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(old / folder.name)
-            staged.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            staged.rename(folder)
+        replace_folder(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

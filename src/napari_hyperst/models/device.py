@@ -8,7 +8,9 @@ import torch
 
 from napari_hyperst.errors import ConfigError
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -35,9 +37,16 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the type that the encoder computes in; ``"auto"`` is bfloat16 where the hardware has it.
 
     Features in bfloat16 differ from float32 ones by about 1 %.
+
+    Raises
+    ------
+    ConfigError
+        If float16 is asked for on a CPU.
     """
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError("there is no float16 on a CPU", do="set precision to bfloat16 or float32")
     if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+        return _DTYPES[precision]
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":

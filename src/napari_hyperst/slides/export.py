@@ -19,11 +19,11 @@ from spatialdata import SpatialData, read_zarr
 from spatialdata.models import TableModel
 
 from napari_hyperst.errors import HyperSTError, StoreError
+from napari_hyperst.files import exchange
 from napari_hyperst.nouns.metrics import error_by_gene, pearson_by_gene
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
-from napari_hyperst.slides.swap import exchange
 
 _SUFFIX = "_hyperst"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_hyperst.errors import SlideError
+from napari_hyperst.files import recover
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import FORMATS, format_of
 from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr
 from napari_hyperst.slides.slide import Slide, build_slide
-from napari_hyperst.slides.swap import recover
 
 #: Each has ``read(path, image, table)``.
 READERS = {"spatialdata": spatialdata_zarr, "space_ranger": space_ranger, "legacy_st": legacy_st}

@@ -1,16 +1,47 @@
-"""Two folders change places in one step, so that a crash leaves one or the other, never a mix."""
+"""Files and folders that are replaced whole, so that a crash leaves the old one or the new, never a mix."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
 _LINUX_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _MACOS_SWAP = 2  # RENAME_SWAP of renamex_np(2)
 _AT_FDCWD = -100
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name and rename it, so that nobody reads half of it."""
+    staged = path.with_name(f".{path.name}-{os.getpid()}")
+    staged.write_text(text, encoding="utf-8")
+    os.replace(staged, path)
+
+
+def replace_folder(staged: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is deleted, or of none.
+
+    Parameters
+    ----------
+    staged
+        The new folder, beside the old one; gone afterwards.
+    target
+        The old folder.
+
+    Raises
+    ------
+    OSError
+        If it cannot be put there; the old one is still whole.
+    """
+    recover(target)
+    if target.exists():
+        exchange(staged, target)
+        shutil.rmtree(staged, ignore_errors=True)
+    else:
+        staged.rename(target)
 
 
 def exchange(new: Path, old: Path) -> None:
