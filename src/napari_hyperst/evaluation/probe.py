@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
@@ -95,7 +96,8 @@ def _check_sections(checkpoint: Checkpoint, training: Sequence[Slide], test: Sli
 
 
 def _features(data: TrainingSet) -> NDArray[np.float64]:
-    return data.states[0].double().flatten(start_dim=1).numpy()
+    rows = torch.arange(len(data))
+    return data.fetch(rows, torch.zeros_like(rows)).states.double().flatten(start_dim=1).numpy()
 
 
 def _choose_penalty(x: NDArray[np.float64], y: NDArray[np.float32], section: NDArray[np.int64]) -> float:
