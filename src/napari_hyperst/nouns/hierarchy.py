@@ -101,10 +101,11 @@ class AlignmentConfig(BaseModel):
     min_radius
         K of the half-aperture.
     curvature
-        Initial c (the curvature is -c), learnt within ``CURVATURE_BOUNDS`` unless ``learn_curvature`` is false; of no
-        meaning where the geometry is not hyperbolic.
+        Initial c (the curvature is -c); of no meaning where the geometry is not hyperbolic.
+    learn_curvature
+        Whether c is learnt, from 0.1 to 10 (``CURVATURE_BOUNDS``).
     temperature
-        Initial temperature of the contrastive terms, learnt down to ``MIN_TEMPERATURE``.
+        Initial temperature of the contrastive terms, learnt down to 0.01 (``MIN_TEMPERATURE``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -59,6 +59,8 @@ class HyperSTConfig(EncoderConfig):
 
     Attributes
     ----------
+    kind
+        The method that these are settings of: ``hyperst``; ``delst`` has others.
     dim
         Width d of the heads. The paper's 1024 has some 53 million weights, far too many for a few sections.
     dropout
@@ -111,6 +113,8 @@ class DELSTConfig(EncoderConfig):
 
     Attributes
     ----------
+    kind
+        The method that these are settings of: ``delst``; ``hyperst`` has others.
     dim
         Dimension d of the hyperbolic space. Ours: MERU's 512.
     dropout
@@ -126,8 +130,14 @@ class DELSTConfig(EncoderConfig):
     quantile
         The lowest and the highest part of a slide's spots in a batch, by number of genes found, that are paired.
         Ours: a quarter.
-    min_radius, curvature, learn_curvature, temperature
-        As in ``AlignmentConfig``; MERU's.
+    min_radius
+        K of the half-aperture. MERU's.
+    curvature
+        Initial c (the curvature is -c). MERU's.
+    learn_curvature
+        Whether c is learnt, from 0.1 to 10 (``CURVATURE_BOUNDS``).
+    temperature
+        Initial temperature of the contrastive loss, learnt down to 0.01 (``MIN_TEMPERATURE``). MERU's.
     """
 
     kind: Literal["delst"] = "delst"
