@@ -34,6 +34,13 @@ ImageOption = Annotated[
     str | None, typer.Option("--image", help="The full-resolution H&E file, or the name of a store's image.")
 ]
 TableOption = Annotated[str | None, typer.Option("--table", help="The name of a store's table of counts.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings as YAML, as the command settings prints them; or JSON.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting over those of --config: key=value, method.dim=64. Repeat as needed."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -125,23 +132,32 @@ def train(
     slides: Annotated[list[Path], typer.Option(help="Training slides: --slides A B …")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     val: Annotated[list[Path] | None, typer.Option(help="Validation slides, to choose the epoch on: --val C …")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as JSON; --set overrides them.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting: key=value, method.dim=64. Repeat as needed.")
-    ] = None,
+    config: ConfigFile = None,
+    settings: Assignments = None,
     as_json: AsJson = False,
 ) -> None:
     """Train HyperST, one of its ablations (method.ablation=NAME) or DELST (method.kind=delst) on some slides."""
-    from napari_hyperst.training import train as run
     from napari_hyperst.training.settings import read_config
 
     settings_read = read_config(slides, val or [], out, config, settings or [])
+    from napari_hyperst.training import train as run
+
     started = time.perf_counter()
     checkpoint = run(settings_read, _train_progress())
     from napari_hyperst.models.checkpoint import load_checkpoint
 
     card = load_checkpoint(checkpoint).card
     _say({"checkpoint": str(checkpoint), "seconds": time.perf_counter() - started, **card.metrics}, as_json)
+
+
+@app.command(name="settings")
+def print_settings(config: ConfigFile = None, settings: Assignments = None, as_json: AsJson = False) -> None:
+    """Print all settings of train, with what they are, as YAML for its --config; with --json, without."""
+    from napari_hyperst.training.settings import settings_text
+    from napari_hyperst.training.settings_file import read_value
+
+    text = settings_text(config, settings or [])
+    print(json.dumps(read_value(text), allow_nan=False, indent=2) if as_json else text.removesuffix("\n"))
 
 
 @app.command()

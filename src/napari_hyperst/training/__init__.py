@@ -1,5 +1,19 @@
 """Slides and a config become a checkpoint."""
 
-from napari_hyperst.training.trainer import train
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_hyperst.training.trainer import train
 
 __all__ = ["train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the trainer, and with it torch, only when it is asked for: settings are read without."""
+    if name == "train":
+        from napari_hyperst.training.trainer import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
