@@ -182,8 +182,9 @@ class TrainingSet:
             What random changes of stain hang on, with the row; None for no change.
         """
         states = self.states[symmetry, rows]
-        jitters = seed is not None and self.stain_jitter > 0 and not states.is_floating_point()
-        stain = draw_stains(rows.tolist(), seed, self.stain_jitter) if jitters and seed is not None else None
+        stain = None
+        if seed is not None and self.stain_jitter > 0 and not states.is_floating_point():
+            stain = draw_stains(rows.tolist(), seed, self.stain_jitter)
         others = (values[rows] for values in (self.spot_genes, self.niche_genes, self.slide, self.detected))
         return Fetched(self._pin(states), symmetry, stain, *(self._pin(values) for values in others))
 
