@@ -122,9 +122,23 @@ def settings_as_yaml(
     return "".join(f"{line}\n" for line in (lines if heading or lines[0] else lines[1:]))
 
 
-def as_yaml(value: Any) -> str:
-    """Write plain data in one line of YAML, so that neither version takes a text for something else."""
-    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=2**20, allow_unicode=True)
+def as_yaml(value: Any, *, block: bool = False) -> str:
+    """Write plain data as YAML, so that neither version takes a text for something else.
+
+    Parameters
+    ----------
+    value
+        The data.
+    block
+        Give names, and things in a list that have parts themselves, lines of their own; else all is in one.
+
+    Returns
+    -------
+    str
+        Without an end of the last line.
+    """
+    style = None if block else True  # None leaves only the innermost in one line
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=style, sort_keys=False, width=2**20, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
