@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +90,47 @@ def test_train_reads_slides_settings_and_writes_a_checkpoint(
     told = said(capsys, "info", content["checkpoint"])
     assert told["genes"] == 10
     assert told["method"]["dim"] == 8
+
+
+def test_a_run_is_stopped_by_a_signal_and_resumed(
+    tiny_section: Path, tiny_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "--slides", tiny_section, "--out", out, "--set", f"method.encoder={tiny_encoder}"]
+    words += ["--set", "epochs=40", "--set", "genes=10", "--set", "batch_size=16", "--set", "symmetries=1"]
+
+    def interrupt() -> None:
+        while not (out / "events.jsonl").exists() or '"step"' not in (out / "events.jsonl").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, words), "--json"])
+    thread.join()
+    assert caught.value.code == 130
+    told = json.loads(capsys.readouterr().out)
+    assert told["stopped"] == str(out)
+    assert shlex.split(told["resume"])[1:] == ["train", "--resume", str(out)]
+    content = said(capsys, "train", "--resume", out)
+    assert content["checkpoint"] == str(out / "best")
+    status = json.loads((out / "status.json").read_text())
+    assert status["pid"] == os.getpid()
+    assert not status["running"]
+
+
+def test_bad_runs_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        (["--slides", "nowhere", "--out", tmp_path / "run"], "nothing here"),
+        (["--resume", tmp_path, "--out", tmp_path / "run"], "leave other options out"),
+        (["--resume", tmp_path / "run"], "no job's folder"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["train", *map(str, words)])
+        assert caught.value.code == 2
+        assert told in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.slides.sample import sample_folder
+from napari_hyperst.terminal import say, show_progress, show_training, show_warning
 
 app = typer.Typer(
     help="Predict gene expression from H&E, with hyperbolic image-gene models. For research use only.",
@@ -75,13 +77,13 @@ def predict(
             slide,
             loaded,
             device,
-            _progress(f"{slide.name}: spots"),
+            show_progress(f"{slide.name}: spots"),
             batch_size=batch_size,
             precision=precision,  # type: ignore[arg-type]
         )
         store = export(prediction, target, command=_command())
         results.append(_describe(prediction, store))
-    _say(results[0] if len(results) == 1 else {"slides": results}, as_json)
+    say(results[0] if len(results) == 1 else {"slides": results}, as_json)
 
 
 @app.command()
@@ -100,7 +102,7 @@ def convert(
     started = time.perf_counter()
     opened = open_slide(slide, mpp, image=image, table=table)
     store = write(opened, out)
-    _say({"store": str(store), "spots": len(opened.spots), "seconds": time.perf_counter() - started}, as_json)
+    say({"store": str(store), "spots": len(opened.spots), "seconds": time.perf_counter() - started}, as_json)
 
 
 @app.command()
@@ -122,32 +124,52 @@ def info(
     ):
         loaded = load_checkpoint(what)
         card = loaded.card.model_dump(mode="json")
-        _say({"checkpoint": what, "genes": len(loaded.panel), "sha256": loaded.sha256, **card}, as_json)
+        say({"checkpoint": what, "genes": len(loaded.panel), "sha256": loaded.sha256, **card}, as_json)
     else:
-        _say(_describe_slide(open_slide(what, mpp, image=image, table=table)), as_json)
+        say(_describe_slide(open_slide(what, mpp, image=image, table=table)), as_json)
 
 
 @app.command()
 def train(
-    slides: Annotated[list[Path], typer.Option(help="Training slides: --slides A B …")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    slides: Annotated[list[Path] | None, typer.Option(help="Training slides: --slides A B …")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, as it was set up.")] = None,
     val: Annotated[list[Path] | None, typer.Option(help="Validation slides, to choose the epoch on: --val C …")] = None,
     config: ConfigFile = None,
     settings: Assignments = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train HyperST, one of its ablations (method.ablation=NAME) or DELST (method.kind=delst) on some slides."""
+    """Train HyperST, one of its ablations (method.ablation=NAME) or DELST (method.kind=delst) on some slides.
+
+    The first Ctrl-C stops the run so that it can be resumed. Several processes, started by torchrun or accelerate
+    launch, train together.
+    """
     from napari_hyperst.training.settings import read_config
 
-    settings_read = read_config(slides, val or [], out, config, settings or [])
-    from napari_hyperst.training import train as run
-
+    if resume is not None and any((slides, out, val, config, settings)):
+        raise ConfigError("a run is resumed with the settings it has", where="--resume", do="leave other options out")
+    asked = None if resume is not None else read_config(slides or [], val or [], out, config, settings or [])
+    folder = resume if asked is None else asked.out
+    assert folder is not None
     started = time.perf_counter()
-    checkpoint = run(settings_read, _train_progress())
-    from napari_hyperst.models.checkpoint import load_checkpoint
+    if int(os.environ.get("RANK", "0")) > 0:  # the first process writes and tells
+        from napari_hyperst import training
 
-    card = load_checkpoint(checkpoint).card
-    _say({"checkpoint": str(checkpoint), "seconds": time.perf_counter() - started, **card.metrics}, as_json)
+        training.resume(folder) if asked is None else training.train(asked)
+        return
+    from napari_hyperst.jobs.foreground import train_here
+
+    ending = train_here(asked, folder, show_training())
+    told = {key: value for key, value in ending.content.items() if key not in ("epoch", "checkpoint")}
+    seconds = time.perf_counter() - started
+    if ending.kind == "stopped":
+        say(
+            {"stopped": str(folder), "resume": shlex.join(["napari-hyperst", "train", "--resume", str(folder)])},
+            as_json,
+        )
+        raise typer.Exit(130)
+    checkpoint = str(folder / str(ending.content["checkpoint"]))
+    say({"checkpoint": checkpoint, "seconds": seconds, **({"validation": told} if told else {})}, as_json)
 
 
 @app.command(name="settings")
@@ -175,7 +197,7 @@ def probe(
 
     loaded = load_checkpoint(checkpoint)
     result = compare_with_ridge(loaded, [open_slide(path) for path in slides], open_slide(test), device)
-    _say(result, as_json)
+    say(result, as_json)
 
 
 @app.command()
@@ -198,12 +220,12 @@ def demo(
 
     out = _free_folder(out or Path("hyperst-demo"))
     prediction = run(
-        open_slide(sample_folder()), load_checkpoint(DEFAULT_CHECKPOINT), device, _progress("predicting: spots")
+        open_slide(sample_folder()), load_checkpoint(DEFAULT_CHECKPOINT), device, show_progress("predicting: spots")
     )
     _make_folder(out)
     store = export(prediction, out / "C2.zarr", command=_command())
     picture = draw_prediction(prediction, out / "C2.png")
-    _say({**_describe(prediction, store), "picture": str(picture)}, as_json)
+    say({**_describe(prediction, store), "picture": str(picture)}, as_json)
 
 
 @app.command()
@@ -225,7 +247,7 @@ def doctor(
         for store in cache.glob("*.zarr"):
             shutil.rmtree(store)
     device = choose_device()
-    _say(
+    say(
         {
             "python": platform.python_version(),
             **package_versions(),
@@ -246,7 +268,7 @@ def doctor(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; bad input ends with one line and exit status 2."""
     words = _spread_lists(list(sys.argv[1:] if arguments is None else arguments))
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     warnings.simplefilter("always", category=HyperSTWarning)
     try:
         app(args=words, prog_name="napari-hyperst", standalone_mode=True)
@@ -354,68 +376,8 @@ def _describe_slide(slide: Any) -> dict[str, Any]:
     return content
 
 
-def _say(content: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(content, default=float, allow_nan=False))
-        return
-    for key, value in content.items():
-        if isinstance(value, dict):
-            print(f"{key}:")
-            for inner, number in value.items():
-                print(f"  {inner}: {_pretty(number)}")
-        else:
-            print(f"{key}: {_pretty(value)}")
-
-
-def _pretty(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _command() -> str:
     return shlex.join(["napari-hyperst", *sys.argv[1:]])
-
-
-def _progress(what: str) -> Callable[[int, int], None]:
-    """Return a reporter of progress with an estimate of the time left, on standard error."""
-    started = time.monotonic()
-    shown = 0.0
-
-    def report(done: int, total: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if done < total and now - shown < (0.2 if sys.stderr.isatty() else 10):
-            return
-        shown = now
-        left = (now - started) / max(done, 1) * (total - done)
-        end = "\r" if sys.stderr.isatty() and done < total else "\n"
-        print(f"{what} {done}/{total}, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
-
-    return report
-
-
-def _train_progress() -> Callable[[str, dict[str, Any]], None]:
-    reporters: dict[int, Callable[[int, int], None]] = {}
-
-    def report(kind: str, content: dict[str, Any]) -> None:
-        if kind == "progress":
-            total = int(content["total"])
-            reporters.setdefault(total, _progress(str(content["what"])))(int(content["done"]), total)
-        elif kind == "epoch":
-            numbers = {
-                key: content[key]
-                for key in ("total", "prediction", "validation/pcc", "validation/mse")
-                if key in content
-            }
-            told = ", ".join(f"{key} {value:.4f}" for key, value in numbers.items())
-            print(f"epoch {content['epoch']}/{content['of']}: {told}", file=sys.stderr)
-
-    return report
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    """Print our own warnings, a line each; those of libraries about themselves are nothing to the user."""
-    if issubclass(category, HyperSTWarning):
-        print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

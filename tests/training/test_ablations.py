@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +24,28 @@ from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide
 from napari_hyperst.training.dataset import TrainingSet, count_detected, encode_tiles, measure, trainable_spots
-from napari_hyperst.training.fit import fit
 
 SPOTS = 48
 LORA = tuple(name for name in ABLATIONS if name.startswith("lora-"))
 
 
 def two_epochs(
-    config: HyperSTConfig, data: TrainingSet, learning_rate: float = 3e-3
+    config: HyperSTConfig, data: TrainingSet, fitted: Callable[..., list[dict[str, Any]]], learning_rate: float = 3e-3
 ) -> tuple[Method, list[dict[str, Any]]]:
     torch.manual_seed(0)
     model = build_method(config, data.spot_genes.shape[1])
     settings = TrainConfig(
         slides=(Path("unused"),), out=Path("unused"), method=config, epochs=2, batch_size=16,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate, average=0.0,
     )  # fmt: skip
-    epochs: list[dict[str, Any]] = []
-    fit(model, data, None, settings, lambda kind, told: epochs.append(told) if kind == "epoch" else None)
-    return model, epochs
+    return model, fitted(model, data, settings)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in LORA])
-def test_ablation_learns(name: str, c3_spots: TrainingSet) -> None:
+def test_ablation_learns(name: str, c3_spots: TrainingSet, fitted: Callable[..., list[dict[str, Any]]]) -> None:
     config = ablation(name, HyperSTConfig(lora_blocks=1, dim=64))
-    _, (first, second) = two_epochs(config, c3_spots)
+    _, (first, second) = two_epochs(config, c3_spots, fitted)
     assert second["total"] < first["total"]
     assert second["prediction"] < first["prediction"]
     assert all(math.isfinite(value) for value in second.values())
@@ -80,7 +78,12 @@ def deep_states(c3: Slide, deep_encoder: str) -> dict[int, torch.Tensor]:
 
 @pytest.mark.parametrize("name", LORA)
 def test_lora_on_the_last_blocks_learns(
-    name: str, c3: Slide, c3_panel: GenePanel, deep_encoder: str, deep_states: dict[int, torch.Tensor]
+    name: str,
+    c3: Slide,
+    c3_panel: GenePanel,
+    deep_encoder: str,
+    deep_states: dict[int, torch.Tensor],
+    fitted: Callable[..., list[dict[str, Any]]],
 ) -> None:
     config = ablation(name, HyperSTConfig(encoder=deep_encoder, dim=32))
     kept = [trainable_spots(c3, TileSpec())[:SPOTS]]
@@ -90,7 +93,7 @@ def test_lora_on_the_last_blocks_learns(
         torch.zeros(SPOTS, dtype=torch.long),
         count_detected([c3], kept),
     )
-    model, (first, second) = two_epochs(config, data)
+    model, (first, second) = two_epochs(config, data, fitted)
     assert second["total"] < first["total"]
     moved = {n.split(".")[3] for n, p in model.named_parameters() if "lora_B" in n and p.abs().max() > 0}
     assert moved == {str(block) for block in range(12 - config.lora_blocks, 12)}
@@ -98,7 +101,7 @@ def test_lora_on_the_last_blocks_learns(
 
 @pytest.mark.slow
 def test_learnt_scalars_are_clamped_after_each_step_and_logged(
-    c3_spots: TrainingSet, monkeypatch: pytest.MonkeyPatch
+    c3_spots: TrainingSet, monkeypatch: pytest.MonkeyPatch, fitted: Callable[..., list[dict[str, Any]]]
 ) -> None:
     """They start at their bounds and the steps are large: unclamped, at least one of them leaves."""
     aligned = AlignmentConfig(curvature=0.1, temperature=0.01, weight=5.0)
@@ -108,10 +111,10 @@ def test_learnt_scalars_are_clamped_after_each_step_and_logged(
         tight = 0.1 * 0.999 <= logged["curvature"] <= 10 * 1.001 and logged["temperature"] >= 0.01 * 0.999
         return tight and logged["alpha_image"] <= 1.001 and logged["alpha_gene"] <= 1.001
 
-    clamped = two_epochs(config, c3_spots, learning_rate=0.3)[1]
+    clamped = two_epochs(config, c3_spots, fitted, learning_rate=0.3)[1]
     assert all(within(logged) for logged in clamped)
     monkeypatch.setattr(Alignment, "clamp_", lambda self: None)
-    assert not all(within(logged) for logged in two_epochs(config, c3_spots, learning_rate=0.3)[1])
+    assert not all(within(logged) for logged in two_epochs(config, c3_spots, fitted, learning_rate=0.3)[1])
     shares = [value for name, value in clamped[-1].items() if name.startswith("satisfied/")]
     assert len(shares) == 4
     assert all(0 <= share <= 1 for share in shares)

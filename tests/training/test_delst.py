@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.expression import detected_genes
 from napari_hyperst.training import train
 from napari_hyperst.training.dataset import TrainingSet
-from napari_hyperst.training.fit import encoder_features, fit
+from napari_hyperst.training.validate import encoder_features
 
 LOOKED_AT = ("satisfied/low_gene__high_gene", "satisfied/low_image__high_image", "satisfied/spot_gene__spot_image")
 
@@ -37,7 +39,9 @@ def terms_of(model: Method, data: TrainingSet) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_losses_fall_and_rich_spots_enter_the_cones_of_poor_ones(c3_spots: TrainingSet) -> None:
+def test_losses_fall_and_rich_spots_enter_the_cones_of_poor_ones(
+    c3_spots: TrainingSet, fitted: Callable[..., list[dict[str, Any]]]
+) -> None:
     """On 48 spots of C3, with our default lambda and beta, on features of the frozen encoder for speed."""
     start = build_method(DELSTConfig(lora_blocks=1), c3_spots.spot_genes.shape[1])
     frozen = torch.from_numpy(encoder_features(start, c3_spots))[None].half()
@@ -50,7 +54,8 @@ def test_losses_fall_and_rich_spots_enter_the_cones_of_poor_ones(c3_spots: Train
     torch.manual_seed(0)
     model = build_method(config, data.spot_genes.shape[1])
     before = terms_of(model, data)
-    after = terms_of(fit(model, data, None, settings, lambda *_: None).model, data)
+    fitted(model, data, settings)
+    after = terms_of(model, data)
     for term in ("total", "contrastive", "cross", "intra/gene", "intra/image", "prediction"):
         assert after[term] < 0.8 * before[term], term
     for share in LOOKED_AT:

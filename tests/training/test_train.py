@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from napari_hyperst.errors import CheckpointError, ConfigError, HyperSTError, SlideError, StoreError
 from napari_hyperst.jobs.job import Job
@@ -21,10 +22,12 @@ from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.tiles import read_tiles
-from napari_hyperst.training import train
+from napari_hyperst.training import processes, train
 from napari_hyperst.training.dataset import SYMMETRIES, build_training_set, trainable_spots, turn
-from napari_hyperst.training.fit import encoder_features, predict_set, start_from_data
+from napari_hyperst.training.fit import start_from_data
+from napari_hyperst.training.optimiser import build_optimiser, set_learning_rate
 from napari_hyperst.training.settings import read_config
+from napari_hyperst.training.validate import encoder_features, validate
 
 
 def config(section: Path, out: Path, encoder: str, **changes: object) -> TrainConfig:
@@ -105,7 +108,7 @@ def test_linear_path_starts_at_the_ridge_solution(tiny_section: Path, tmp_path: 
     start_from_data(model, data, settings)
     features = encoder_features(model, data).reshape(len(data), -1)
     wanted = fit_ridge(features, data.spot_genes.numpy(), 10.0)(features)
-    np.testing.assert_allclose(predict_set(model, data), wanted, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(validate(model, data, 16).prediction, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_without_a_linear_path_the_output_starts_at_the_mean(
@@ -121,19 +124,54 @@ def test_without_a_linear_path_the_output_starts_at_the_mean(
 
 
 def test_scalars_of_the_alignment_do_not_decay(tiny_encoder: str, tiny_section: Path, tmp_path: Path) -> None:
-    from napari_hyperst.training.fit import _optimiser
-
     settings = config(tiny_section, tmp_path / "run", tiny_encoder, weight_decay=0.5, lora_learning_rate=0.123)
     model = HyperST(settings.method, 2)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    optimiser = _optimiser(model, settings)
+    optimiser = build_optimiser(model, settings)
+    set_learning_rate(optimiser, 9, 100)
     decays = {names[id(p)]: group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
     rates = {names[id(p)]: group["lr"] for group in optimiser.param_groups for p in group["params"]}
     assert decays["alignment.log_curvature"] == decays["alignment.logit_scale"] == 0
     assert decays["alignment.log_alpha.image"] == decays["output.bias"] == 0
     assert decays["output.weight"] == 0.5
-    assert {rate for name, rate in rates.items() if "lora_" in name} == {0.123}
+    assert {rate for name, rate in rates.items() if "lora_" in name} == {0.123}  # the end of the warm-up
     assert set(decays) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_the_published_rule_keeps_the_last_epoch(
+    tiny_section: Path, mirrored_section: Path, tmp_path: Path, tiny_encoder: str
+) -> None:
+    """Early stop on the total loss of validation, and the weights of where it stopped."""
+    settings = config(
+        tiny_section, tmp_path / "run", tiny_encoder, validation=(mirrored_section,), epochs=40, monitor="total",
+        keep="last", patience=2, learning_rate=0.03, average=0.0,
+    )  # fmt: skip
+    train(settings)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    losses = [event["validation/total"] for event in events if event["kind"] == "epoch"]
+    assert len(losses) < 40
+    assert int(np.argmin(losses)) == len(losses) - 3
+    assert events[-1]["epoch"] == len(losses)
+    assert load_checkpoint(tmp_path / "run" / "best").card.metrics["validation"]["total"] == losses[-1]
+
+
+def test_a_run_is_logged_to_its_trackers(tiny_section: Path, tmp_path: Path, tiny_encoder: str) -> None:
+    settings = config(tiny_section, tmp_path / "run", tiny_encoder, trackers=("tensorboard",), name="mine")
+    train(settings)
+    found = EventAccumulator(str(tmp_path / "run" / "mine"))
+    found.Reload()
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    wanted = [event["hea"] for event in events if event["kind"] == "epoch"]
+    assert [scalar.value for scalar in found.Scalars("hea")] == pytest.approx(wanted)
+    assert [scalar.step for scalar in found.Scalars("hea")] == [1, 2, 3]
+
+
+def test_a_tracker_that_is_not_installed_is_named(
+    tiny_section: Path, tmp_path: Path, tiny_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        train(config(tiny_section, tmp_path / "run", tiny_encoder, trackers=("wandb",)))
 
 
 @pytest.mark.parametrize("term", ["prediction", "total"])

@@ -64,7 +64,7 @@ def compare_with_ridge(
     encoder.dtype = choose_dtype("auto", target)
 
     def read(slides: Sequence[Slide]) -> TrainingSet:
-        return build_training_set(slides, checkpoint.panel, encoder, checkpoint.card.tiles, symmetries=1)
+        return build_training_set(slides, checkpoint.panel, encoder, checkpoint.card.tiles, symmetries=1, cache="disk")
 
     known, unknown = read(training), read([test])
     x, y = _features(known), known.spot_genes.numpy()

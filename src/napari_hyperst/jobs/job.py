@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -104,8 +106,9 @@ class Job:
         return EventReader(self.folder / EVENTS)
 
     def ending(self) -> Event | None:
-        """Return the event that ended the job, if it has ended."""
-        return next((event for event in reversed(self.follow().new()) if event.ends), None)
+        """Return the event that ended the job, if it has ended and was not resumed since."""
+        last = next((event for event in reversed(self.follow().new()) if event.ends or event.kind == "start"), None)
+        return last if last is not None and last.ends else None
 
     def ask(self, request: str) -> None:
         """Ask something of the process that runs it: ``"stop"``."""
@@ -118,18 +121,24 @@ class Job:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
+    def take_back(self) -> None:
+        """Forget what was asked of the process that ran it before."""
+        (self.folder / REQUEST).unlink(missing_ok=True)
+
     def beat(self, running: bool = True) -> None:
         """Say that this process is at work on it, or no longer."""
-        status = {"pid": os.getpid(), "beat": time.time(), "running": running}
+        status = {"pid": os.getpid(), "host": platform.node(), "beat": time.time(), "running": running}
         with contextlib.suppress(OSError):  # a full disk must not end the work itself
             write_whole(self.folder / STATUS, json.dumps(status) + "\n")
 
     def status(self) -> Status | None:
-        """Return what its process last said, or None if it never started. One that fell silent is not running."""
+        """Return what its process last said, or None if it never started. One that fell silent or is gone runs not."""
         try:
             said = json.loads((self.folder / STATUS).read_text(encoding="utf-8"))
             beat = float(said["beat"])
-            return Status(int(said["pid"]), beat, bool(said["running"]) and time.time() - beat < DEAD_S)
+            pid, silent = int(said["pid"]), time.time() - beat > DEAD_S
+            gone = said.get("host") == platform.node() and not _is_alive(pid)
+            return Status(pid, beat, bool(said["running"]) and not silent and not gone)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -161,6 +170,19 @@ def jobs_folder() -> Path:
         raise HyperSTError(
             f"cannot be written ({error.strerror})", where=parent, do=f"set {JOBS_VARIABLE} to a folder that can"
         ) from error
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether there is a process of this machine; True where that cannot be told."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
 
 
 def _works(folder: Path) -> bool:

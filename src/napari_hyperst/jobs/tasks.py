@@ -40,9 +40,14 @@ def perform(task: PredictTask | ExportTask | TrainTask, folder: Path, report: Re
         case ExportTask():
             _export(task, report)
         case TrainTask():
-            from napari_hyperst.training import train
+            from napari_hyperst.jobs.job import Job
+            from napari_hyperst.training import resume
 
-            train(task.config.model_copy(update={"out": folder}), report)
+            def check() -> None:
+                if Job(folder).asked("stop"):
+                    raise Stopped
+
+            resume(folder, report, check)  # from its first step, where it has taken none
 
 
 def _predict(task: PredictTask, folder: Path, report: Report) -> None:

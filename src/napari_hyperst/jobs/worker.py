@@ -49,12 +49,17 @@ def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, pe
     Raises
     ------
     StoreError
-        If the folder is no job's, has been worked on to its end, or another process is at work on it.
+        If the folder is no job's, it is done, or another process is at work on it. What was stopped or failed cannot
+        be run again either, but for a training run, which is resumed.
     """
     trains = isinstance(job.task, TrainTask)
-    status = job.status()
-    if job.ending() is not None or (status is not None and status.running and status.pid != os.getpid()):
-        raise StoreError("has ended, or is at work in another process", where=job.folder, do="make a new job")
+    status, ending = job.status(), job.ending()
+    if ending is not None and (ending.kind == "done" or not trains):
+        raise StoreError("has ended", where=job.folder, do="make a new job")
+    if status is not None and status.running:
+        raise StoreError("is at work in another process", where=job.folder, do="wait for it, or ask it to stop")
+    if ending is not None:
+        job.take_back()
 
     def report(kind: str, content: dict[str, Any]) -> None:
         if kind not in ENDINGS and job.asked("stop"):
@@ -64,7 +69,7 @@ def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, pe
         if watch is not None:
             watch(kind, content)
 
-    with _heartbeat(job), _warnings_told(job):
+    with _heartbeat(job), _warnings_told(job, watch):
         try:
             if not trains:
                 report("start", {"pid": os.getpid()})
@@ -161,7 +166,7 @@ def _heartbeat(job: Job) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _warnings_told(job: Job) -> Iterator[None]:
+def _warnings_told(job: Job, watch: Callable[[str, dict[str, Any]], None] | None) -> Iterator[None]:
     """Tell our own warnings as events; those of libraries go to the log."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", category=HyperSTWarning)
@@ -170,6 +175,8 @@ def _warnings_told(job: Job) -> Iterator[None]:
         def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
             if issubclass(category, HyperSTWarning):
                 job.log.append("warning", {"message": str(message)})
+                if watch is not None:
+                    watch("warning", {"message": str(message)})
             else:
                 printed(message, category, *rest, **named)
 

@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,7 +58,9 @@ def package_versions() -> dict[str, str]:
     return {name: version(name) for name in ("napari-hyperst", "torch", "timm", "peft", "spatialdata", "numpy")}
 
 
-def save_checkpoint(folder: Path, model: nn.Module, panel: GenePanel, card: Card) -> None:
+def save_checkpoint(
+    folder: Path, model: nn.Module, panel: GenePanel, card: Card, also: Callable[[Path], None] | None = None
+) -> None:
     """Write a checkpoint; what was in the folder is replaced only once the new one is whole.
 
     The base encoder is not written: the card names it, with its hash.
@@ -72,6 +75,8 @@ def save_checkpoint(folder: Path, model: nn.Module, panel: GenePanel, card: Card
         The genes it predicts.
     card
         Its settings and history.
+    also
+        Called with the new folder before it takes its place, to write more into it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -81,6 +86,8 @@ def save_checkpoint(folder: Path, model: nn.Module, panel: GenePanel, card: Card
         with (staged / GENES).open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([["gene"], *([gene] for gene in panel.genes)])
         (staged / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+        if also is not None:
+            also(staged)
         os.chmod(staged, 0o755)  # as other folders; a temporary one is its owner's alone, and so is the weights file
         os.chmod(staged / WEIGHTS, 0o644)
         replace_folder(staged, folder)

@@ -98,7 +98,7 @@ class ExportTask(BaseModel):
 
 
 class TrainTask(BaseModel):
-    """Train a checkpoint; the job's folder is the folder of the run.
+    """Train a checkpoint; the job's folder is the folder of the run, and running it again resumes it.
 
     Attributes
     ----------

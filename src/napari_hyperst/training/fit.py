@@ -3,142 +3,301 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_hyperst.errors import HyperSTError
+from napari_hyperst.errors import ConfigError, HyperSTError
 from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.models.method import Method
 from napari_hyperst.models.ridge import fit_ridge
-from napari_hyperst.nouns.metrics import summarise
 from napari_hyperst.nouns.training import TrainConfig
-from napari_hyperst.training.dataset import TrainingSet
+from napari_hyperst.training.dataset import Fetched, TrainingSet
+from napari_hyperst.training.optimiser import average_into, build_optimiser, set_learning_rate, train_mode
+from napari_hyperst.training.order import epoch_order
+from napari_hyperst.training.processes import Processes
+from napari_hyperst.training.read_ahead import read_ahead
+from napari_hyperst.training.state import Progress
+from napari_hyperst.training.step import OutOfMemory, accumulate_gradient, divide, seed_of
+from napari_hyperst.training.validate import encoder_features, validate
 
 #: Called with what happened and its numbers.
 Report = Callable[[str, dict[str, Any]], None]
-#: Spots at a time where no gradient is needed.
-_EVALUATION_BATCH = 64
+#: Whether more of what is monitored is better.
+_MORE_IS_BETTER = {"mse": False, "pcc": True, "total": False}
+#: What a step's random numbers are for.
+_OBJECTIVE, _PIECE, _JITTER = range(3)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What came of a training run.
+@dataclass
+class Run:
+    """A training run: what it works on, and how far it has come.
 
     Attributes
     ----------
     model
-        The weights kept: the best epoch's, or the last one's where there was nothing to validate on.
-    epoch
-        The epoch they are from, counted from 1.
-    metrics
-        Agreement on the validation spots; empty without them.
-    """
-
-    model: Method
-    epoch: int
-    metrics: dict[str, float]
-
-
-def fit(
-    model: Method, training: TrainingSet, validation: TrainingSet | None, config: TrainConfig, report: Report
-) -> Fit:
-    """Train, validating after each epoch on prediction error.
-
-    Parameters
-    ----------
-    model
-        On its device; changed in place.
+        On its device; trained in place.
+    averaged
+        The moving average of its weights, which is what is validated and kept.
+    optimiser
+        Of the model.
     training, validation
         What to learn from and, optionally, what to choose the epoch on.
     config
         Settings.
+    processes
+        Those that train together.
+    progress
+        How far it has come.
+    """
+
+    model: Method
+    averaged: Method
+    optimiser: torch.optim.AdamW
+    training: TrainingSet
+    validation: TrainingSet | None
+    config: TrainConfig
+    processes: Processes
+    progress: Progress
+
+    @classmethod
+    def start(
+        cls,
+        model: Method,
+        training: TrainingSet,
+        validation: TrainingSet | None,
+        config: TrainConfig,
+        processes: Processes,
+    ) -> Run:
+        """Return a run at its first step, its output started from the training data.
+
+        Raises
+        ------
+        ConfigError
+            If a batch has fewer spots than there are processes.
+        """
+        if min(len(training), config.batch_size) < 2 * processes.count:
+            raise ConfigError(
+                f"{processes.count} processes are too many for batches of {config.batch_size} out of "
+                f"{len(training)} spots",
+                do="set a larger batch_size, or start fewer processes",
+            )
+        start_from_data(model, training, config)
+        progress = Progress(micro_batch=config.micro_batch)
+        return cls(
+            model, deepcopy(model), build_optimiser(model, config), training, validation, config, processes, progress
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return max(1, round(len(self.training) / self.config.batch_size))
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all epochs."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last epoch is over, or what is monitored got no better for too long."""
+        trained = self.progress.epoch - 1
+        late = self.validation is not None and trained - self.progress.best_epoch >= self.config.patience
+        return trained >= self.config.epochs or (trained > 0 and late)
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What a fit calls.
+
+    Attributes
+    ----------
     report
-        Called with ``"step"`` and its loss, and with ``"epoch"`` and the mean of each loss term, the scalars and
-        validation metrics. What it raises ends the fit.
+        With ``"step"`` and its numbers, ``"warning"``, and ``"epoch"`` with the mean of each loss term, the scalars
+        and validation metrics.
+    save
+        When the state is to be saved.
+    keep
+        When the averaged weights are the best so far, or the last where those are kept.
+    poll
+        Before each piece of a batch.
+    """
+
+    report: Report
+    save: Callable[[], None] = lambda: None
+    keep: Callable[[], None] = lambda: None
+    poll: Callable[[], None] = lambda: None
+
+
+def fit(run: Run, calls: Callbacks) -> None:
+    """Train to the end of the last epoch, or until what is monitored gets no better.
+
+    What the callbacks raise ends the fit; the run then stands where its last step left it.
 
     Raises
     ------
     HyperSTError
-        If a loss is no finite number; the term and the step are named.
+        If a loss or the gradient is no finite number; the term and the step are named. Or if one spot at a time is too
+        much for the device's memory.
     """
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(config.seed)
-    start_from_data(model, training, config)
-    averaged = deepcopy(model)
-    optimiser = _optimiser(model, config)
-    steps_per_epoch = max(1, round(len(training) / config.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_cosine(config.epochs * steps_per_epoch))
-    best: Fit | None = None
-    step = 0
-    for epoch in range(1, config.epochs + 1):
-        model.train()
-        model.encoder.vit.eval()  # of the encoder, only LoRA's dropout is at work
-        _train_lora_dropout(model.encoder.vit)
-        history: dict[str, list[float]] = {}
-        order = torch.randperm(len(training), generator=generator)
-        for rows in order.tensor_split(steps_per_epoch):
-            step += 1
-            symmetry = torch.randint(len(training.states), (len(rows),), generator=generator)
-            batch = training.batch(rows, symmetry, device)
-            assert batch.spot_genes is not None
-            terms = model.objective(model(batch), batch.spot_genes)
-            _check_finite(terms, step)
-            optimiser.zero_grad()
-            terms["total"].backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimiser.step()
-            schedule.step()
-            model.clamp_()
-            _average_into(averaged, model, min(config.average, (1 + step) / (10 + step)))
-            for name, term in terms.items():
-                history.setdefault(name, []).append(term.item())
-            report("step", {"step": step, "of": config.epochs * steps_per_epoch, "total": terms["total"].item()})
-        numbers: dict[str, Any] = {name: sum(values) / len(values) for name, values in history.items()}
-        numbers |= model.scalars()
-        metrics = {} if validation is None else evaluate_set(averaged, validation)
-        report(
-            "epoch",
-            {"epoch": epoch, "of": config.epochs, **numbers, **{f"validation/{k}": v for k, v in metrics.items()}},
-        )
-        if best is None or not metrics or metrics["mse"] < best.metrics["mse"]:
-            best = Fit(deepcopy(averaged), epoch, metrics)
-        elif epoch - best.epoch >= config.patience:
-            break
-    assert best is not None  # there is at least one epoch
-    return best
+    scaler = torch.amp.GradScaler(run.processes.device.type, enabled=run.model.encoder.dtype == torch.float16)
+    if run.progress.scaler:
+        scaler.load_state_dict(run.progress.scaler)
+    while not run.ended:
+        while run.progress.offset < run.steps_per_epoch:
+            try:
+                _train_epoch(run, scaler, calls)
+            except OutOfMemory as error:
+                _take_less(run, error, calls.report)
+        _end_epoch(run, calls)
+    calls.save()
 
 
-def evaluate_set(model: Method, data: TrainingSet) -> dict[str, float]:
-    """Return the agreement of prediction and measurement on some spots, upright."""
-    return summarise(predict_set(model, data).numpy(), data.spot_genes.numpy())
+def _train_epoch(run: Run, scaler: torch.amp.GradScaler, calls: Callbacks) -> None:
+    """Take the steps that are left of an epoch, a batch in pieces of the size that is set."""
+    progress, config, training = run.progress, run.config, run.training
+    rank, count = run.processes.rank, run.processes.count
+    order, symmetry = epoch_order(
+        training.slide, training.symmetries, config.seed, progress.epoch, config.balance_slides
+    )
+    batches = order.tensor_split(run.steps_per_epoch)[progress.offset :]
+    symmetries = symmetry.tensor_split(run.steps_per_epoch)[progress.offset :]
+    divided = [divide(torch.arange(len(batch)), count, progress.micro_batch) for batch in batches]
+
+    def tasks() -> Iterator[Callable[[], Fetched]]:
+        for step, (batch, turns, pieces) in enumerate(
+            zip(batches, symmetries, divided, strict=True), progress.step + 1
+        ):
+            for piece in _own(pieces, rank, count):
+                rows = pieces[piece]
+                yield partial(training.fetch, batch[rows], turns[rows], seed_of(config.seed, step, _JITTER, piece))
+
+    train_mode(run.model)
+    ahead = read_ahead(tasks(), config.workers, depth=2 * config.workers)
+    try:
+        for batch, pieces in zip(batches, divided, strict=True):
+            started = time.perf_counter()
+            taken = [next(ahead) for _ in _own(pieces, rank, count)]
+            waited = sum(seconds for _, seconds in taken)
+            terms, norm = _step(run, scaler, batch, pieces, [fetched for fetched, _ in taken], calls.poll)
+            numbers = {name: term.item() for name, term in terms.items()}
+            numbers |= {"grad_norm": norm, "waiting": waited / (time.perf_counter() - started)}
+            progress.step, progress.offset, progress.scaler = (
+                progress.step + 1,
+                progress.offset + 1,
+                scaler.state_dict(),
+            )
+            for name, number in numbers.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + number
+            calls.report("step", {"step": progress.step, "of": run.steps, **numbers})
+            if progress.step % config.save_steps == 0:
+                calls.save()
+    finally:
+        ahead.close()
 
 
-@torch.no_grad()
-def predict_set(model: Method, data: TrainingSet) -> Tensor:
-    """Return (n, G) predictions of the spots, upright, on the CPU."""
-    model.eval()
-    device = next(model.parameters()).device
-    upright = torch.zeros(len(data), dtype=torch.long)
-    rows = torch.arange(len(data)).split(_EVALUATION_BATCH)
-    return torch.cat([model.predict(data.batch(part, upright[part], device)).float().cpu() for part in rows])
+def _own(pieces: list[Tensor], rank: int, count: int) -> list[int]:
+    """Return the numbers of the pieces of a batch that are a process's, without empty ones."""
+    each = len(pieces) // count
+    return [i for i in range(rank * each, (rank + 1) * each) if len(pieces[i])]
 
 
-@torch.no_grad()
-def encoder_features(model: Method, data: TrainingSet, symmetry: int = 0) -> np.ndarray:
-    """Return (n, 2, width) features of spot and niche tiles as the encoder stands."""
-    model.eval()
-    device = next(model.parameters()).device
-    parts = []
-    for part in torch.arange(len(data)).split(_EVALUATION_BATCH):
-        batch = data.batch(part, torch.full_like(part, symmetry), device)
-        parts.append(torch.stack([model.encoder(batch.spot).float(), model.encoder(batch.niche).float()], dim=1).cpu())
-    return torch.cat(parts).numpy()
+def _take_less(run: Run, error: OutOfMemory, report: Report) -> None:
+    """Halve the piece of a batch that is taken at once."""
+    run.optimiser.zero_grad()
+    if run.processes.device.type == "cuda":
+        torch.cuda.empty_cache()
+    share = -(-min(run.config.batch_size, len(run.training)) // run.processes.count)
+    size = min(run.progress.micro_batch or share, share)
+    if size == 1:
+        raise HyperSTError(
+            f"out of memory with one spot at a time ({error})", do="use the CPU, or a smaller encoder"
+        ) from error
+    run.progress.micro_batch = -(-size // 2)
+    less = f"out of memory; from here on {run.progress.micro_batch} spots at a time, which changes no loss"
+    report("warning", {"message": less})
+
+
+def _step(
+    run: Run,
+    scaler: torch.amp.GradScaler,
+    batch: Tensor,
+    pieces: list[Tensor],
+    fetched: list[Fetched],
+    poll: Callable[[], None],
+) -> tuple[dict[str, Tensor], float]:
+    """Take one step; return the terms of its loss and the norm of its gradient before clipping."""
+    config, training, processes, step = run.config, run.training, run.processes, run.progress.step + 1
+    own = [_own(pieces, rank, processes.count) for rank in range(processes.count)]
+    sizes = [sum(len(pieces[i]) for i in numbers) for numbers in own]
+    targets = tuple(
+        values[batch].to(processes.device) for values in (training.spot_genes, training.slide, training.detected)
+    )
+    seeds = [seed_of(config.seed, step, _OBJECTIVE)]
+    seeds += [seed_of(config.seed, step, _PIECE, piece) for piece in own[processes.rank]]
+    run.optimiser.zero_grad()
+    terms = accumulate_gradient(
+        run.model,
+        [partial(part.to, processes.device) for part in fetched],
+        sizes,
+        targets,  # type: ignore[arg-type]
+        seeds,
+        processes,
+        lambda loss: scaler.scale(loss).backward(),
+        poll,
+    )
+    bad = [name for name, term in terms.items() if not torch.isfinite(term)]
+    if bad:
+        raise _not_finite(f"the loss term {bad[0]}", step)
+    scaler.unscale_(run.optimiser)
+    norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), config.clip))
+    if not math.isfinite(norm) and not scaler.is_enabled():  # the scaler leaves such a step out, and scales less
+        raise _not_finite("the gradient", step)
+    set_learning_rate(run.optimiser, step - 1, run.steps)
+    scaler.step(run.optimiser)
+    scaler.update()
+    run.model.clamp_()
+    average_into(run.averaged, run.model, config.average, step)
+    return terms, norm
+
+
+def _not_finite(what: str, step: int) -> HyperSTError:
+    return HyperSTError(f"{what} is no finite number at step {step}", do="lower the learning rate, or use float32")
+
+
+def _end_epoch(run: Run, calls: Callbacks) -> None:
+    """Validate, tell, and keep the weights if they are to be kept."""
+    progress, config = run.progress, run.config
+    numbers: dict[str, Any] = {name: total / run.steps_per_epoch for name, total in progress.sums.items()}
+    numbers |= run.model.scalars()
+    numbers["learning_rate"] = max(group["lr"] for group in run.optimiser.param_groups)
+    metrics: dict[str, float] = {}
+    if run.validation is not None:
+        metrics = validate(run.averaged, run.validation, config.batch_size, calls.poll).metrics
+    epoch = progress.epoch
+    progress.epoch, progress.offset, progress.sums = epoch + 1, 0, {}
+    value = metrics.get(config.monitor)
+    better = value is None or _is_better(config.monitor, value, progress.best_value)
+    if better:
+        progress.best_epoch, progress.best_value = epoch, value
+    if better or config.keep == "last":
+        progress.kept_epoch, progress.kept_metrics = epoch, metrics
+        calls.keep()
+    told = {f"validation/{name}": number for name, number in metrics.items()}
+    calls.report("epoch", {"epoch": epoch, "of": config.epochs, **numbers, **told})
+
+
+def _is_better(monitor: str, value: float, best: float | None) -> bool:
+    if best is None:
+        return True
+    return value > best if _MORE_IS_BETTER[monitor] else value < best
 
 
 @torch.no_grad()
@@ -148,60 +307,10 @@ def start_from_data(model: Method, data: TrainingSet, config: TrainConfig) -> No
         model.output.bias.copy_(data.spot_genes.mean(dim=0))
         return
     scales = [("spot", "niche").index(scale) for scale in model.config.decoder_inputs]
-    features = np.concatenate([encoder_features(model, data, s)[:, scales] for s in range(len(data.states))])
-    expression = np.tile(data.spot_genes.numpy(), (len(data.states), 1))
+    features = np.concatenate([encoder_features(model, data, s)[:, scales] for s in range(data.symmetries)])
+    expression = np.tile(data.spot_genes.numpy(), (data.symmetries, 1))
     linear = fit_ridge(features.reshape(len(features), -1), expression, config.ridge)
     model.linear_path.weight.copy_(torch.from_numpy(linear.weight))
     model.linear_path.bias.copy_(torch.from_numpy(linear.bias))
     nn.init.zeros_(model.output.weight)
     nn.init.zeros_(model.output.bias)
-
-
-def _optimiser(model: Method, config: TrainConfig) -> torch.optim.AdamW:
-    """Weights decay but for biases, norms and the scalars of the alignment; LoRA has a learning rate of its own."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(("lora_" in name, parameter.ndim >= 2), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": config.lora_learning_rate if is_lora else config.learning_rate,
-                "weight_decay": config.weight_decay if decays else 0.0,
-            }
-            for (is_lora, decays), parameters in groups.items()
-        ]
-    )
-
-
-def _warm_cosine(steps: int) -> Callable[[int], float]:
-    warm = max(1, steps // 10)
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-    return factor
-
-
-def _train_lora_dropout(encoder: nn.Module) -> None:
-    for name, module in encoder.named_modules():
-        if name.endswith("lora_dropout"):
-            module.train()
-
-
-@torch.no_grad()
-def _average_into(averaged: Method, model: Method, decay: float) -> None:
-    for kept, new in zip(averaged.parameters(), model.parameters(), strict=True):
-        if new.requires_grad:
-            kept.lerp_(new, 1 - decay)
-
-
-def _check_finite(terms: dict[str, Tensor], step: int) -> None:
-    bad = [name for name, term in terms.items() if not torch.isfinite(term)]
-    if bad:
-        raise HyperSTError(
-            f"the loss term {bad[0]} is no finite number at step {step}", do="lower the learning rate, or use float32"
-        )

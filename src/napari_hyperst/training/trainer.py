@@ -1,4 +1,4 @@
-"""Slides and a config become a checkpoint."""
+"""Slides and a config become a checkpoint, in a folder that a run can be resumed from."""
 
 from __future__ import annotations
 
@@ -7,27 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from napari_hyperst.errors import ConfigError, StoreError
 from napari_hyperst.models.build import build_method
 from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint, package_versions, save_checkpoint
-from napari_hyperst.models.device import choose_device, choose_dtype
+from napari_hyperst.models.device import choose_dtype
 from napari_hyperst.models.encoders import weights_sha256
+from napari_hyperst.models.method import Method
 from napari_hyperst.models.transfer import check_encoders, start_encoder
 from napari_hyperst.nouns.checkpoint import Card, TrainingSlide
-from napari_hyperst.nouns.events import EventLog, EventReader
-from napari_hyperst.nouns.tasks import TrainTask, read_task
+from napari_hyperst.nouns.metrics import pearson_by_gene
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.expression import select_hmhvg
+from napari_hyperst.training.card import write_model_card
 from napari_hyperst.training.dataset import TrainingSet, build_training_set, trainable_spots
-from napari_hyperst.training.fit import fit
+from napari_hyperst.training.fit import Callbacks, Run, fit
+from napari_hyperst.training.folder import BEST, EVENTS, LAST, RunFolder, resumable
+from napari_hyperst.training.processes import Processes
+from napari_hyperst.training.report import PICTURE, draw_run
+from napari_hyperst.training.state import read_state, write_state
+from napari_hyperst.training.validate import validate
 
-CONFIG, EVENTS, BEST = "config.json", "events.jsonl", "best"
+#: Called with an event's kind and content.
+Progress = Callable[[str, dict[str, Any]], None]
+#: Settings that a card does not keep: paths, what stands elsewhere in it, and how fast it went.
+_NOT_ON_CARD = {
+    "slides", "validation", "out", "name", "method", "tiles", "init_from", "micro_batch", "cache", "cache_gib",
+    "workers", "save_steps", "trackers", "processes",
+}  # fmt: skip
 
 
-def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] | None = None) -> Path:
+def train(config: TrainConfig, progress: Progress | None = None, check: Callable[[], None] | None = None) -> Path:
     """Train a method on some slides.
+
+    With several processes, each calls this; the first one writes.
 
     Parameters
     ----------
@@ -35,6 +50,8 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
         Settings; ``config.out`` becomes the folder of the run.
     progress
         Called with each event's kind and content, as written to ``events.jsonl``.
+    check
+        Called often. What it raises ends the run, once its state has been saved; so does what ``progress`` raises.
 
     Returns
     -------
@@ -46,77 +63,226 @@ def train(config: TrainConfig, progress: Callable[[str, dict[str, Any]], None] |
     StoreError
         If the folder of the run is there already, or cannot be written.
     ConfigError
-        If a validation slide is a training slide too, or one of ``config.init_from``; or if the encoder cannot start
-        from there.
+        If a validation slide is a training slide too, or one of ``config.init_from``; if the encoder cannot start
+        from there; if the device, a tracker or a process is not there.
     CheckpointError
         If there is no such encoder, or no such checkpoint to start from.
     SlideError
         If a slide cannot be opened or trained on.
+    HyperSTError
+        If a loss is no finite number.
     """
-    slides = [open_slide(path) for path in config.slides]
-    held_out = [open_slide(path) for path in config.validation]
-    _check_apart(slides, held_out)
-    start = None if config.init_from is None else load_checkpoint(config.init_from)
-    if start is not None:
-        check_encoders(config.method, start.card.method)
-        _check_unseen(start, held_out)
-    torch.manual_seed(config.seed)
-    panel = select_hmhvg(slides, config.genes)
-    device = choose_device(config.device)
-    model = build_method(config.method, len(panel))
-    if start is not None:
-        start_encoder(model, start.model)
-    events = _run_folder(config)
+    return _Training(config, False, progress, check).run()
 
-    def report(kind: str, content: dict[str, Any]) -> None:
-        events.append(kind, content)
-        if progress is not None:
-            progress(kind, content)
 
-    model.to(device)
-    model.encoder.dtype = choose_dtype(config.precision, device)
-    report("start", {"device": str(device), "genes": len(panel)})
+def resume(out: Path, progress: Progress | None = None, check: Callable[[], None] | None = None) -> Path:
+    """Go on with a run that was stopped or killed, from the state that it saved last.
 
-    def read(part: list[Slide], symmetries: int) -> TrainingSet:
+    On a CPU the weights become those of a run that was never interrupted, to the bit.
+
+    Parameters
+    ----------
+    out
+        The folder of the run.
+    progress, check
+        As in ``train``.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, it is done, or another process is at work on it.
+    HyperSTError
+        As ``train``.
+    """
+    return _Training(resumable(out), True, progress, check).run()
+
+
+class _Training:
+    """A run in this process, from slides to checkpoint."""
+
+    def __init__(
+        self, config: TrainConfig, resumed: bool, progress: Progress | None, check: Callable[[], None] | None
+    ) -> None:
+        self.config, self.resumed = config, resumed
+        self.progress = progress or (lambda kind, content: None)
+        self.check = check or (lambda: None)
+        self.processes = Processes(config)
+        self.folder: RunFolder | None = None
+        self.fitting: Run | None = None
+        self.asked: BaseException | None = None
+
+    def run(self) -> Path:
+        config = self.config
+        try:
+            with self.processes.main_first():  # which decodes images that the others then find
+                self.slides = [open_slide(path) for path in config.slides]
+                self.held_out = [open_slide(path) for path in config.validation]
+            _check_apart(self.slides, self.held_out)
+            self.start = _starting_point(config, self.held_out)
+            torch.manual_seed(config.seed)
+            self.panel = select_hmhvg(self.slides, config.genes)
+            model = build_method(config.method, len(self.panel))
+            if self.start is not None:
+                start_encoder(model, self.start.model)
+            model.encoder.dtype = choose_dtype(config.precision, self.processes.device)
+            model.to(self.processes.device)
+            if self.processes.is_main:
+                self.folder = RunFolder(config, self.resumed)
+            self._fit(model)
+            return config.out / BEST
+        finally:
+            if self.folder is not None:
+                self.folder.close()
+            self.processes.close()
+
+    def _fit(self, model: Method) -> None:
+        config, processes = self.config, self.processes
+        known = {"device": str(processes.device), "processes": processes.count, "genes": len(self.panel)}
+        self._report("start", {**known, "resumed": self.resumed})
+        training = self._read(self.slides, model, config.symmetries, config.stain_jitter)
+        validation = self._read(self.held_out, model, 1, 0.0) if self.held_out else None
+        run = Run.start(model, training, validation, config, processes)
+        self._restore(run)
+        processes.start_trackers(config.name, config.model_dump(mode="json"), config.out)
+        self.fitting = run
+        fit(run, Callbacks(self._report, self._save, self._keep, self._poll))
+        if processes.is_main:
+            self._describe(run)
+        self._report("done", {"epoch": run.progress.kept_epoch, "checkpoint": BEST, **run.progress.kept_metrics})
+
+    def _read(self, slides: list[Slide], model: Method, symmetries: int, stain_jitter: float) -> TrainingSet:
+        config, processes = self.config, self.processes
         return build_training_set(
-            part,
-            panel,
+            slides,
+            self.panel,
             model.encoder,
             config.tiles,
             symmetries=symmetries,
             complete_niches_only=config.complete_niches_only,
+            cache=config.cache,
             cache_gib=config.cache_gib,
-            progress=lambda done, total: report("progress", {"what": "tiles", "done": done, "total": total}),
+            stain_jitter=stain_jitter,
+            progress=lambda done, total: self._report("progress", {"what": "tiles", "done": done, "total": total}),
+            share=(processes.rank, processes.count),
+            wait=processes.wait,
         )
 
-    training = read(slides, config.symmetries)
-    validation = read(held_out, 1) if held_out else None
-    result = fit(model, training, validation, config, report)
-    card = Card(
-        name=config.name,
-        method=config.method,
-        encoder_sha256=weights_sha256(model.encoder.spec.weights),
-        tiles=config.tiles,
-        panel_method=panel.method,
-        panel_slides=panel.slides,
-        training_slides=tuple(
-            TrainingSlide(
-                name=slide.name,
-                fingerprint=slide.fingerprint,
-                spots=len(trainable_spots(slide, config.tiles, config.complete_niches_only)),
-                mpp=slide.mpp,
+    def _restore(self, run: Run) -> None:
+        """Take a run up where its saved state says; every process reads it."""
+        run.progress.inputs = [slide.fingerprint for slide in (*self.slides, *self.held_out)] + list(self.panel.genes)
+        last = self.config.out / LAST
+        if not self.resumed or not last.is_dir():
+            return
+        inputs, run.progress = run.progress.inputs, read_state(last, run.model, run.averaged, run.optimiser)
+        if run.progress.inputs != inputs:
+            raise StoreError("was begun on other slides than are there now", where=last, do="train in a new folder")
+
+    def _report(self, kind: str, content: dict[str, Any]) -> None:
+        if kind == "epoch":
+            self.processes.log({k: v for k, v in content.items() if isinstance(v, float | int)}, int(content["epoch"]))
+        if self.folder is not None:
+            self.folder.tell(kind, content)
+            self._or_save(lambda: self.progress(kind, content))
+        if kind == "step" and self.processes.count > 1 and self.processes.any(self.asked is not None):
+            self._save()
+            raise self.asked or SystemExit(0)
+
+    def _poll(self) -> None:
+        if self.folder is not None:
+            self._or_save(self.check)
+
+    def _or_save(self, call: Callable[[], None]) -> None:
+        """Call something that may end the run; where other processes must agree first, remember what it raised."""
+        try:
+            call()
+        except BaseException as error:
+            if self.processes.count > 1:
+                self.asked = error
+                return
+            if self.fitting is not None:
+                self._save()
+            raise
+
+    def _save(self) -> None:
+        """Save the state to go on from, beside a checkpoint of the moving average."""
+        run = self.fitting
+        if self.folder is None or run is None:
+            return
+        save_checkpoint(
+            self.folder.path / LAST,
+            run.averaged,
+            self.panel,
+            self._card({}),
+            also=lambda staged: write_state(staged, run.progress, run.model, run.averaged, run.optimiser),
+        )
+        self.folder.tell("checkpoint", {"checkpoint": LAST, "step": run.progress.step})
+
+    def _keep(self) -> None:
+        run = self.fitting
+        if self.folder is not None and run is not None:
+            save_checkpoint(self.folder.path / BEST, run.averaged, self.panel, self._card(run.progress.kept_metrics))
+            self.folder.tell("checkpoint", {"checkpoint": BEST, "step": run.progress.step})
+
+    def _describe(self, run: Run) -> None:
+        """Put the picture and the model card of a run that has come to its end beside its checkpoint."""
+        by_gene: NDArray[Any] | None = None
+        best, kept = load_checkpoint(self.config.out / BEST), run.progress.kept_epoch
+        if run.validation is not None:
+            model = best.model.to(self.processes.device)
+            model.encoder.dtype = run.model.encoder.dtype
+            found = validate(model, run.validation, self.config.batch_size)
+            by_gene = pearson_by_gene(found.prediction, run.validation.spot_genes.numpy())
+        picture = self.config.out / BEST / PICTURE
+        draw_run(self.config.out / EVENTS, by_gene, self.panel.genes, picture, kept=kept, title=self.config.name)
+        write_model_card(best.card, self.panel, self.config.out / BEST)
+
+    def _card(self, metrics: dict[str, float]) -> Card:
+        config, start = self.config, self.start
+        started = {} if start is None else {"init_from": start.card.name, "init_from_sha256": start.sha256}
+        assert self.fitting is not None
+        return Card(
+            name=config.name,
+            method=config.method,
+            encoder_sha256=weights_sha256(self.fitting.model.encoder.spec.weights),
+            tiles=config.tiles,
+            panel_method=self.panel.method,
+            panel_slides=self.panel.slides,
+            training_slides=tuple(
+                TrainingSlide(
+                    name=slide.name,
+                    fingerprint=slide.fingerprint,
+                    spots=len(trainable_spots(slide, config.tiles, config.complete_niches_only)),
+                    mpp=slide.mpp,
+                )
+                for slide in self.slides
+            ),
+            encoder_slides=() if start is None else (*start.card.training_slides, *start.card.encoder_slides),
+            validation_slides=tuple(slide.name for slide in self.held_out),
+            training=config.model_dump(mode="json", exclude=_NOT_ON_CARD) | started,
+            metrics={"validation": metrics} if metrics else {},
+            versions=package_versions(),
+        )
+
+
+def _starting_point(config: TrainConfig, held_out: list[Slide]) -> Checkpoint | None:
+    """Return the checkpoint that the encoder starts from, if there is to be one."""
+    if config.init_from is None:
+        return None
+    start = load_checkpoint(config.init_from)
+    check_encoders(config.method, start.card.method)
+    for slide in held_out:
+        if start.card.has_seen(slide.fingerprint):
+            raise ConfigError(
+                f"was trained on by {start.card.name}, which the encoder starts from",
+                where=slide.path,
+                do="validate on a section that neither has seen",
             )
-            for slide in slides
-        ),
-        encoder_slides=() if start is None else (*start.card.training_slides, *start.card.encoder_slides),
-        validation_slides=tuple(slide.name for slide in held_out),
-        training=_settings(config, start),
-        metrics={"validation": result.metrics} if result.metrics else {},
-        versions=package_versions(),
-    )
-    save_checkpoint(config.out / BEST, result.model, panel, card)
-    report("done", {"epoch": result.epoch, "checkpoint": BEST})
-    return config.out / BEST
+    return start
 
 
 def _check_apart(slides: list[Slide], held_out: list[Slide]) -> None:
@@ -127,45 +293,3 @@ def _check_apart(slides: list[Slide], held_out: list[Slide]) -> None:
             raise ConfigError(
                 f"is the same section as {other.path}", where=slide.path, do="give each section once, for one purpose"
             )
-
-
-def _check_unseen(start: Checkpoint, held_out: list[Slide]) -> None:
-    for slide in held_out:
-        if start.card.has_seen(slide.fingerprint):
-            raise ConfigError(
-                f"was trained on by {start.card.name}, which the encoder starts from",
-                where=slide.path,
-                do="validate on a section that neither has seen",
-            )
-
-
-def _settings(config: TrainConfig, start: Checkpoint | None) -> dict[str, Any]:
-    """Return the settings that a card keeps: no paths, but the name and the hash of what the encoder started from."""
-    elsewhere = {"slides", "validation", "out", "name", "method", "tiles", "init_from"}
-    started = {} if start is None else {"init_from": start.card.name, "init_from_sha256": start.sha256}
-    return config.model_dump(mode="json", exclude=elsewhere) | started
-
-
-def _run_folder(config: TrainConfig) -> EventLog:
-    """Make the folder of a run, or take over that of a job that is to be this run."""
-    out = config.out
-    begun = any(event.kind != "warning" for event in EventReader(out / EVENTS).new())
-    if out.exists() and (begun or not (out / CONFIG).is_file()):
-        raise StoreError("is there already", where=out, do="name a new folder for the run")
-    if out.exists() and not _asks_for(out / CONFIG, config):
-        raise StoreError("is a job's folder with other settings", where=out, do="name a new folder for the run")
-    try:
-        if not out.exists():
-            out.mkdir(parents=True)
-            (out / CONFIG).write_text(TrainTask(config=config).model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return EventLog(out / EVENTS)
-    except OSError as error:
-        raise StoreError(f"cannot be written ({error.strerror})", where=out, do="choose another folder") from error
-
-
-def _asks_for(file: Path, config: TrainConfig) -> bool:
-    try:
-        asked = read_task(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(asked, TrainTask) and asked.config.model_copy(update={"out": config.out}) == config

@@ -1,0 +1,75 @@
+"""What a terminal shows: results on standard output, progress with the time left on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from napari_hyperst.errors import HyperSTWarning
+
+
+def say(content: dict[str, Any], as_json: bool) -> None:
+    """Print a result on standard output."""
+    if as_json:
+        print(json.dumps(content, default=float, allow_nan=False))
+        return
+    for key, value in content.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for inner, number in value.items():
+                print(f"  {inner}: {_pretty(number)}")
+        else:
+            print(f"{key}: {_pretty(value)}")
+
+
+def _pretty(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_progress(what: str) -> Callable[[int, int], None]:
+    """Return a reporter of progress with an estimate of the time left, on standard error."""
+    started = time.monotonic()
+    shown = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if done < total and now - shown < (0.2 if sys.stderr.isatty() else 10):
+            return
+        shown = now
+        left = (now - started) / max(done, 1) * (total - done)
+        end = "\r" if sys.stderr.isatty() and done < total else "\n"
+        print(f"{what} {done}/{total}, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+
+    return report
+
+
+def show_training() -> Callable[[str, dict[str, Any]], None]:
+    """Return a reporter of a training run's events, on standard error."""
+    reporters: dict[int, Callable[[int, int], None]] = {}
+
+    def report(kind: str, content: dict[str, Any]) -> None:
+        if kind == "progress":
+            total = int(content["total"])
+            reporters.setdefault(total, show_progress(str(content["what"])))(int(content["done"]), total)
+        elif kind == "epoch":
+            numbers = {
+                key: content[key]
+                for key in ("total", "prediction", "validation/pcc", "validation/mse")
+                if key in content
+            }
+            told = ", ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+            print(f"epoch {content['epoch']}/{content['of']}: {told}", file=sys.stderr)
+        elif kind == "warning":
+            print(f"warning: {content['message']}", file=sys.stderr)
+
+    return report
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Print our own warnings, a line each; those of libraries about themselves are nothing to the user."""
+    if issubclass(category, HyperSTWarning):
+        print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,107 @@
+"""The folder of a training run: its settings, its events, the last state and the weights that are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from napari_hyperst.errors import StoreError
+from napari_hyperst.files import recover, write_whole
+from napari_hyperst.nouns.events import EventLog, EventReader
+from napari_hyperst.nouns.tasks import TrainTask, read_task
+from napari_hyperst.nouns.training import TrainConfig
+from napari_hyperst.training.state import NUMBERS
+
+CONFIG, EVENTS, LAST, BEST = "config.json", "events.jsonl", "last", "best"
+_LOCK = ".lock"
+
+
+def resumable(out: Path) -> TrainConfig:
+    """Return the settings of a run that is to be resumed, with its folder as it is now called.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, or it is done.
+    """
+    task = _task(out)
+    if task is None:
+        raise StoreError("is no training run", where=out, do="give the folder of a run")
+    if _is_done(out):
+        raise StoreError("is done", where=out, do=f"use the checkpoint in {BEST}, or train anew in another folder")
+    return task.config.model_copy(update={"out": out})
+
+
+class RunFolder:
+    """The folder of a run while this process trains; nobody else can then.
+
+    Parameters
+    ----------
+    config
+        The run's settings; ``config.out`` is the folder, made if it is not there.
+    resume
+        Go on with the run that is there. Otherwise the folder must be new, or that of a job that asks for this run.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, another process trains in it, or it cannot be written.
+    """
+
+    def __init__(self, config: TrainConfig, resume: bool = False) -> None:
+        self.path = config.out
+        task = _task(self.path)
+        if self.path.exists() and task is None:
+            raise StoreError("is there already", where=self.path, do="name a new folder for the run")
+        if task is not None and task.config.model_copy(update={"out": config.out}) != config:
+            raise StoreError("is a run with other settings", where=self.path, do="name a new folder for the run")
+        if task is not None and not resume and any(event.kind == "start" for event in _events(self.path)):
+            raise StoreError("is there already", where=self.path, do="resume the run, or name a new folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / _LOCK)
+            self._lock.acquire(blocking=False)
+            if task is None:
+                write_whole(self.path / CONFIG, TrainTask(config=config).model_dump_json(indent=2) + "\n")
+        except Timeout as error:
+            raise StoreError(
+                "is at work in another process", where=self.path, do="wait for it, or name a new folder for the run"
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot be written ({error.strerror})", where=self.path, do="choose another folder"
+            ) from error
+        self._log = EventLog(self.path / EVENTS)
+        recover(self.path / LAST)
+        recover(self.path / BEST)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state to go on from."""
+        return (self.path / LAST / NUMBERS).is_file()
+
+    def tell(self, kind: str, content: dict[str, Any]) -> None:
+        """Append an event."""
+        self._log.append(kind, content)
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._lock.release()
+
+
+def _task(out: Path) -> TrainTask | None:
+    try:
+        task = read_task((out / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return task if isinstance(task, TrainTask) else None
+
+
+def _events(out: Path) -> list[Any]:
+    return EventReader(out / EVENTS).new()
+
+
+def _is_done(out: Path) -> bool:
+    return any(event.kind == "done" for event in _events(out))

@@ -1,0 +1,105 @@
+"""What a run is resumed from: tensors as safetensors, numbers as JSON. No pickle is written or read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from napari_hyperst.errors import StoreError
+from napari_hyperst.models.method import Method
+
+TENSORS, NUMBERS = "state.safetensors", "state.json"
+
+
+@dataclass
+class Progress:
+    """How far a run has come: with the weights, all that the rest of it depends on.
+
+    Random numbers are none of it: they follow from the seed, the step and the place in the batch.
+
+    Attributes
+    ----------
+    step
+        Steps taken.
+    epoch
+        The epoch that is being trained, counted from 1.
+    offset
+        Steps of it that were taken.
+    micro_batch
+        The most spots at once on one device; None for no bound.
+    sums
+        Of each number that is told as a mean over the epoch, the sum so far.
+    best_epoch, best_value
+        The best epoch so far, and the monitored value there.
+    kept_epoch, kept_metrics
+        The epoch whose weights are kept, and what was measured there.
+    scaler
+        The state of the gradient scaler, of float16.
+    inputs
+        Hashes of what is trained on, by which it is known again.
+    """
+
+    step: int = 0
+    epoch: int = 1
+    offset: int = 0
+    micro_batch: int | None = None
+    sums: dict[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_value: float | None = None
+    kept_epoch: int = 0
+    kept_metrics: dict[str, float] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+
+
+def write_state(
+    folder: Path, progress: Progress, model: Method, averaged: Method, optimiser: torch.optim.Optimizer
+) -> None:
+    """Write a run's state into a folder that nobody reads yet."""
+    tensors = {f"{kind}/{name}": tensor for kind, m in _both(model, averaged) for name, tensor in _learnt(m).items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+    (folder / NUMBERS).write_text(json.dumps(vars(progress), indent=2) + "\n", encoding="utf-8")
+
+
+def read_state(folder: Path, model: Method, averaged: Method, optimiser: torch.optim.Optimizer) -> Progress:
+    """Restore a run's state into a model, its average and an optimiser as they are built anew.
+
+    Raises
+    ------
+    StoreError
+        If the state is broken, or that of another run.
+    """
+    try:
+        progress = Progress(**json.loads((folder / NUMBERS).read_text(encoding="utf-8")))
+        tensors = load_file(folder / TENSORS)
+        for kind, m in _both(model, averaged):
+            with torch.no_grad():
+                for name, tensor in _learnt(m).items():
+                    tensor.copy_(tensors.pop(f"{kind}/{name}"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise StoreError(
+            f"holds no state of this run ({type(error).__name__}: {error})", where=folder, do="train in a new folder"
+        ) from error
+    return progress
+
+
+def _both(model: Method, averaged: Method) -> tuple[tuple[str, Method], tuple[str, Method]]:
+    return ("model", model), ("averaged", averaged)
+
+
+def _learnt(model: Method) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
