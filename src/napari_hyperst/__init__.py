@@ -16,6 +16,7 @@ _HOMES = {
     "load_checkpoint": "napari_hyperst.models.checkpoint",
     "predict": "napari_hyperst.prediction",
     "show_slide": "napari_hyperst.viewer",
+    "resume": "napari_hyperst.training",
     "train": "napari_hyperst.training",
     "TileSpec": "napari_hyperst.nouns.tiles",
     "TrainConfig": "napari_hyperst.nouns.training",
@@ -37,6 +38,7 @@ __all__ = [
     "load_checkpoint",
     "open_slide",
     "predict",
+    "resume",
     "show_slide",
     "train",
 ]
