@@ -175,9 +175,10 @@ def _train_epoch(run: Run, scaler: torch.amp.GradScaler, calls: Callbacks) -> No
         for step, (batch, turns, pieces) in enumerate(
             zip(batches, symmetries, divided, strict=True), progress.step + 1
         ):
+            jitter = seed_of(config.seed, step, _JITTER)
             for piece in _own(pieces, rank, count):
                 rows = pieces[piece]
-                yield partial(training.fetch, batch[rows], turns[rows], seed_of(config.seed, step, _JITTER, piece))
+                yield partial(training.fetch, batch[rows], turns[rows], jitter)
 
     train_mode(run.model)
     ahead = read_ahead(tasks(), config.workers, depth=2 * config.workers)
@@ -188,14 +189,9 @@ def _train_epoch(run: Run, scaler: torch.amp.GradScaler, calls: Callbacks) -> No
             waited = sum(seconds for _, seconds in taken)
             terms, norm = _step(run, scaler, batch, pieces, [fetched for fetched, _ in taken], calls.poll)
             numbers = {name: term.item() for name, term in terms.items()}
-            numbers |= {"grad_norm": norm, "waiting": waited / (time.perf_counter() - started)}
-            progress.step, progress.offset, progress.scaler = (
-                progress.step + 1,
-                progress.offset + 1,
-                scaler.state_dict(),
-            )
-            for name, number in numbers.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + number
+            numbers |= {"grad_norm": norm} if math.isfinite(norm) else {}
+            numbers["waiting"] = waited / (time.perf_counter() - started)
+            progress.count_step(numbers, scaler.state_dict())
             calls.report("step", {"step": progress.step, "of": run.steps, **numbers})
             if progress.step % config.save_steps == 0:
                 calls.save()
@@ -258,7 +254,7 @@ def _step(
         raise _not_finite(f"the loss term {bad[0]}", step)
     scaler.unscale_(run.optimiser)
     norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), config.clip))
-    if not math.isfinite(norm) and not scaler.is_enabled():  # the scaler leaves such a step out, and scales less
+    if not math.isfinite(norm) and scaler.get_scale() <= 1:  # a gradient scaler leaves such a step out, and scales less
         raise _not_finite("the gradient", step)
     set_learning_rate(run.optimiser, step - 1, run.steps)
     scaler.step(run.optimiser)
@@ -275,14 +271,14 @@ def _not_finite(what: str, step: int) -> HyperSTError:
 def _end_epoch(run: Run, calls: Callbacks) -> None:
     """Validate, tell, and keep the weights if they are to be kept."""
     progress, config = run.progress, run.config
-    numbers: dict[str, Any] = {name: total / run.steps_per_epoch for name, total in progress.sums.items()}
+    numbers: dict[str, Any] = progress.means()
     numbers |= run.model.scalars()
     numbers["learning_rate"] = max(group["lr"] for group in run.optimiser.param_groups)
     metrics: dict[str, float] = {}
     if run.validation is not None:
         metrics = validate(run.averaged, run.validation, config.batch_size, calls.poll).metrics
     epoch = progress.epoch
-    progress.epoch, progress.offset, progress.sums = epoch + 1, 0, {}
+    progress.epoch, progress.offset, progress.sums, progress.counts = epoch + 1, 0, {}, {}
     value = metrics.get(config.monitor)
     better = value is None or _is_better(config.monitor, value, progress.best_value)
     if better:

@@ -34,8 +34,8 @@ class Progress:
         Steps of it that were taken.
     micro_batch
         The most spots at once on one device; None for no bound.
-    sums
-        Of each number that is told as a mean over the epoch, the sum so far.
+    sums, counts
+        Of each number that is told as a mean over the epoch, the sum so far, and the steps that had it.
     best_epoch, best_value
         The best epoch so far, and the monitored value there.
     kept_epoch, kept_metrics
@@ -51,12 +51,24 @@ class Progress:
     offset: int = 0
     micro_batch: int | None = None
     sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     best_epoch: int = 0
     best_value: float | None = None
     kept_epoch: int = 0
     kept_metrics: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
+
+    def count_step(self, numbers: dict[str, float], scaler: dict[str, Any]) -> None:
+        """Count a step with its numbers, and remember the gradient scaler's state after it."""
+        self.step, self.offset, self.scaler = self.step + 1, self.offset + 1, scaler
+        for name, number in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + number
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the steps of the epoch so far."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
 
 
 def write_state(
