@@ -27,8 +27,9 @@ from napari_hyperst.slides.image import CACHE_VARIABLE, Pyramid
 from napari_hyperst.slides.tiles import read_tiles
 from napari_hyperst.training.dataset import TrainingSet, build_training_set, trainable_spots, turn
 from napari_hyperst.training.encoding import encode_tiles, state_gib
-from napari_hyperst.training.fit import fit
+from napari_hyperst.training.fit import Callbacks, Run, fit
 from napari_hyperst.training.prefix_cache import FOLDER, prefix_key, slide_content
+from napari_hyperst.training.processes import Processes
 
 SPEC = TileSpec(pixels=64)
 PANEL = GenePanel(("FASN", "ACTB", "B2M"))
@@ -273,7 +274,8 @@ def test_losses_are_the_same_with_and_without(slide: Slide, tiny_encoder: str, s
         data = build(slide, model.encoder, 4, cache=cache)
         told = losses.setdefault(cache, [])
         torch.manual_seed(1)
-        fit(model, data, None, config, lambda kind, e, to=told: to.append(e["total"]) if kind == "step" else None)
+        run = Run.start(model, data, None, config, Processes(config))
+        fit(run, Callbacks(lambda kind, e, to=told: to.append(e["total"]) if kind == "step" else None))
     assert len(losses["off"]) == 9
     assert losses["disk"] == losses["memory"]
     np.testing.assert_allclose(losses["disk"], losses["off"], rtol=1e-3)
