@@ -144,6 +144,7 @@ def train(
     The first Ctrl-C stops the run so that it can be resumed. Several processes, started by torchrun or accelerate
     launch, train together.
     """
+    from napari_hyperst.jobs.foreground import train_beside, train_here
     from napari_hyperst.training.settings import read_config
 
     if resume is not None and any((slides, out, val, config, settings)):
@@ -153,12 +154,8 @@ def train(
     assert folder is not None
     started = time.perf_counter()
     if int(os.environ.get("RANK", "0")) > 0:  # the first process writes and tells
-        from napari_hyperst import training
-
-        training.resume(folder) if asked is None else training.train(asked)
+        train_beside(asked, folder)
         return
-    from napari_hyperst.jobs.foreground import train_here
-
     ending = train_here(asked, folder, show_training())
     told = {key: value for key, value in ending.content.items() if key not in ("epoch", "checkpoint")}
     seconds = time.perf_counter() - started

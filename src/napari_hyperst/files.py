@@ -9,6 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
+from napari_hyperst.errors import StoreError
+
+_LOCK = ".lock"
 _LINUX_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _MACOS_SWAP = 2  # RENAME_SWAP of renamex_np(2)
 _AT_FDCWD = -100
@@ -19,6 +24,24 @@ def write_whole(path: Path, text: str) -> None:
     staged = path.with_name(f".{path.name}-{os.getpid()}")
     staged.write_text(text, encoding="utf-8")
     os.replace(staged, path)
+
+
+def hold_folder(path: Path) -> BaseFileLock:
+    """Keep a folder for this thread, which may hold it more than once, until the lock is released or the process ends.
+
+    Raises
+    ------
+    StoreError
+        If another process, or thread, holds it.
+    OSError
+        If it cannot be written.
+    """
+    lock = FileLock(path / _LOCK, is_singleton=True)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise StoreError("is at work in another process", where=path, do="wait for it, or ask it to stop") from error
+    return lock
 
 
 def replace_folder(staged: Path, target: Path) -> None:
@@ -36,12 +59,25 @@ def replace_folder(staged: Path, target: Path) -> None:
     OSError
         If it cannot be put there; the old one is still whole.
     """
+    _to_disk(staged)
     recover(target)
     if target.exists():
         exchange(staged, target)
         shutil.rmtree(staged, ignore_errors=True)
     else:
         staged.rename(target)
+
+
+def _to_disk(folder: Path) -> None:
+    """Have all of a folder on the disk before anything refers to it, so that a power cut cannot leave it empty."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir() and sys.platform == "win32":
+            continue  # which opens no folders
+        descriptor = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def exchange(new: Path, old: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from anndata import read_h5ad
+from filelock import FileLock
 from spatialdata import read_zarr
 
 from napari_hyperst.errors import HyperSTWarning, SlideError, StoreError
@@ -105,8 +106,12 @@ def test_a_job_that_has_ended_keeps_its_record(job: Job) -> None:
 
 
 def test_a_job_at_work_elsewhere_is_left_alone(job: Job) -> None:
-    (job.folder / STATUS).write_text(json.dumps({"pid": os.getppid(), "beat": time.time(), "running": True}))
-    with pytest.raises(StoreError, match="another process"):
+    said = {"pid": os.getppid(), "host": "another", "beat": time.time(), "running": True}
+    (job.folder / STATUS).write_text(json.dumps(said))
+    with pytest.raises(StoreError, match="at work on another"):
+        run(job, perform=lambda *_: None)
+    (job.folder / STATUS).unlink()
+    with FileLock(job.folder / ".lock"), pytest.raises(StoreError, match="another process"):
         run(job, perform=lambda *_: None)
     assert kinds(job) == []
 
@@ -225,7 +230,7 @@ def test_a_training_job_stops_at_once_and_is_resumed(tiny_section: Path, tiny_en
     assert run(job, watch).kind == "done"  # what had been asked before is forgotten
     assert steps.count("step") == 8
     assert kinds(job).count("start") == 2
-    with pytest.raises(StoreError, match="has ended"):
+    with pytest.raises(StoreError, match="is done"):
         run(job)
 
 

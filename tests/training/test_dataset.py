@@ -97,7 +97,7 @@ def test_kept_states_and_tiles_are_two_sights_of_the_same(slide: Slide, encoder:
     kept = [trainable_spots(slide, SPEC)[:9]]
     states = encode_tiles([slide], kept, encoder, SPEC)
     assert states.shape == (8, 9, 2, *state_shape(encoder))
-    assert states.nbytes / 2**30 == state_gib(encoder, 9, 8)
+    assert states.nbytes / 2**30 == state_gib(encoder, 9 * 8)
     genes = torch.zeros(9, 2)
     data = TrainingSet(states, genes, genes, torch.zeros(9), torch.zeros(9))
     assert (len(data), data.symmetries) == (9, 8)

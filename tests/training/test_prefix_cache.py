@@ -208,7 +208,7 @@ def test_a_broken_file_is_computed_anew(slide: Slide, encoder: Encoder, states: 
 
 
 def test_states_over_the_bound_are_refused(slide: Slide, encoder: Encoder, states: Path, encoded: list[int]) -> None:
-    need = state_gib(encoder, len(trainable_spots(slide, SPEC)), 2)
+    need = state_gib(encoder, 2 * len(trainable_spots(slide, SPEC)))
     with pytest.raises(
         ConfigError, match=f"{need:.3g} GiB, over .*fewer symmetries.*cache_gib.*cache=off.*lora_blocks=0"
     ):
@@ -220,7 +220,7 @@ def test_another_run_makes_room_but_not_this_one(
     slide: Slide, encoder: Encoder, tiny_encoder: str, states: Path
 ) -> None:
     """Of training and validation set of one run, both stay; of a run before, what it takes goes."""
-    gib = state_gib(encoder, len(trainable_spots(slide, SPEC)), 1)
+    gib = state_gib(encoder, len(trainable_spots(slide, SPEC)))
     training = build(slide, encoder, 2, cache_gib=2.1 * gib)
     before = files(states)
     validating = TileSpec(pixels=32)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from napari_hyperst.errors import ConfigError, HyperSTError, StoreError
+from napari_hyperst.jobs.foreground import train_here
+from napari_hyperst.jobs.job import Job
 from napari_hyperst.models.encoders import encoder_spec
 from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.nouns.methods import HyperSTConfig
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.training import resume, train
+from napari_hyperst.training.trainer import train_once
 
 TRAINER = Path(__file__).with_name("trainer_process.py")
 
@@ -171,8 +176,94 @@ def test_what_changed_meanwhile_is_refused(config: TrainConfig, section: Path, t
 def test_two_trainers_cannot_write_one_folder(config: TrainConfig) -> None:
     with pytest.raises(Stop):
         train(config, stop_after(3))
-    with FileLock(config.out / ".lock"), pytest.raises(StoreError, match="at work in another process"):
-        resume(config.out)
+    told, status = (config.out / "events.jsonl").read_text(), config.out / "status.json"
+    with FileLock(config.out / ".lock"):
+        with pytest.raises(StoreError, match="at work in another process"):
+            resume(config.out)
+        with pytest.raises(StoreError, match="at work in another process"):
+            train_here(None, config.out)
+    assert (config.out / "events.jsonl").read_text() == told
+    assert not status.exists()
+
+
+def test_a_stop_that_a_killed_process_did_not_obey_is_forgotten(config: TrainConfig) -> None:
+    with pytest.raises(Stop):
+        train(config, stop_after(3))
+    Job(config.out).ask("stop")
+    assert train_here(None, config.out).kind == "done"
+
+
+def test_what_depends_on_the_machine_may_change_and_is_told(config: TrainConfig) -> None:
+    with pytest.raises(Stop):
+        train(config, stop_after(3))
+    numbers = config.out / "last" / "state.json"
+    state = json.loads(numbers.read_text())
+    numbers.write_text(json.dumps(state | {"inputs": state["inputs"] | {"device": "cuda"}}))
+    resume(config.out)
+    assert "device cpu, begun with cuda" in events(config, "warning")[0]["message"]
+    begun = elsewhere(config, "begun")
+    with pytest.raises(Stop):
+        train(begun, stop_after(3))
+    numbers = begun.out / "last" / "state.json"
+    numbers.write_text(json.dumps(state | {"inputs": state["inputs"] | {"encoder weights": "others"}}))
+    with pytest.raises(StoreError, match="other encoder weights"):
+        resume(begun.out)
+
+
+def test_learning_rates_are_told_right_after_a_resume_at_the_end_of_an_epoch(config: TrainConfig) -> None:
+    killed, whole = (elsewhere(config, name, save_steps=3, epochs=3) for name in ("killed", "whole"))
+    with pytest.raises(Stop):
+        train(killed, stop_after(6))
+    state = json.loads((killed.out / "last" / "state.json").read_text())
+    assert (state["epoch"], state["offset"]) == (2, 3)
+    resume(killed.out)
+    train(whole)
+    rates = [[(e["learning_rate"], e["lora_learning_rate"]) for e in events(c, "epoch")] for c in (killed, whole)]
+    assert rates[0] == rates[1]
+    assert rates[0][1][0] < config.learning_rate
+
+
+def test_a_run_is_trained_once(config: TrainConfig) -> None:
+    short = elsewhere(config, "short", epochs=1)
+    with pytest.raises(Stop):
+        train(short, stop_after(2))
+    assert train_once(short) == short.out / "best"
+    told = (short.out / "events.jsonl").read_text()
+    assert train_once(short) == short.out / "best"
+    assert (short.out / "events.jsonl").read_text() == told
+    with pytest.raises(StoreError, match="other settings"):
+        train_once(elsewhere(short, "short", genes=10))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_several_processes_stop_together_and_go_on(config: TrainConfig) -> None:
+    asked = elsewhere(config, "asked", processes=2, epochs=200, save_steps=1000)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    settings = [f"--set={s}" for s in ("genes=20", "epochs=200", "batch_size=16", "symmetries=2", "save_steps=1000")]
+    method = [
+        f"--set=method.{s}" for s in (f"encoder=test_vit@{encoder_spec('tiny').weights}", "lora_blocks=2", "dim=16")
+    ]
+    words = ["-m", "napari_hyperst.cli", "train", "--slides", str(config.slides[0]), "--out", str(asked.out)]
+    together = subprocess.Popen(
+        [*launcher, *words, *settings, *method, "--set=processes=2", "--set=device=cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while together.poll() is None and not (asked.out.exists() and events_if_any(asked, "step")):
+            time.sleep(0.05)
+        os.killpg(together.pid, signal.SIGINT)
+        said = together.communicate(timeout=100)[1]
+    finally:
+        together.kill()
+    assert len(events(asked, "stopped")) == 1, said[-3000:]
+    assert events(asked, "error") == []
+    state = json.loads((asked.out / "last" / "state.json").read_text())
+    assert state["step"] == len(events(asked, "step")) < 600
+
+
+def events_if_any(config: TrainConfig, kind: str) -> list[dict[str, Any]]:
+    return events(config, kind) if (config.out / "events.jsonl").exists() else []
 
 
 def test_out_of_memory_halves_the_piece_and_changes_no_loss(

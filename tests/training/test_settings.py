@@ -112,7 +112,7 @@ def test_printed_settings_say_what_each_is_and_what_differs() -> None:
     lines = settings_text(None, ["epochs=7", "method.dim=64"]).splitlines()
     assert lines[0] == "# Settings of a training run: napari-hyperst train --config FILE"
     at = lines.index("epochs: 7  # whole number > 0; default 30")
-    assert lines[at - 2 : at] == ["", "# How long, and how many spots a step, over all processes."]
+    assert lines[at - 2 : at] == ["", "# How long, and the most spots a step, over all processes."]
     assert lines[at + 1] == "batch_size: 128  # whole number >= 2"
     assert "  dim: 64  # whole number > 0; default 128" in lines
     assert "  kind: hyperst" in lines

@@ -58,6 +58,17 @@ def in_pieces(model: Method, batch: Batch, size: int | None, alone: Processes) -
     return accumulate_gradient(model, pieces, [SPOTS], targets, seeds, alone, lambda loss: loss.backward())
 
 
+@pytest.mark.parametrize(("count", "processes", "size"), [(9, 4, 1), (40, 16, 1), (5, 2, 1), (13, 3, None), (10, 2, 3)])
+def test_each_process_has_pieces_of_about_its_share(count: int, processes: int, size: int | None) -> None:
+    pieces = divide(torch.arange(count), processes, size)
+    assert torch.equal(torch.cat(pieces), torch.arange(count))
+    each = len(pieces) // processes
+    shares = [sum(map(len, pieces[i * each : (i + 1) * each])) for i in range(processes)]
+    assert min(shares) >= count // processes
+    assert max(shares) - min(shares) <= 1
+    assert max(map(len, pieces)) <= (size or -(-count // processes))
+
+
 @pytest.mark.parametrize("size", [None, 7, 4, 1])
 @pytest.mark.parametrize("kind", METHODS)
 def test_loss_and_gradient_are_those_of_the_whole_batch(

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from napari_hyperst.errors import CheckpointError, ConfigError, HyperSTError, SlideError, StoreError
+from napari_hyperst.errors import CheckpointError, ConfigError, HyperSTError, HyperSTWarning, SlideError, StoreError
+from napari_hyperst.jobs.foreground import train_here
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.models.encoders import Encoder, encoder_spec
@@ -24,6 +26,7 @@ from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.tiles import read_tiles
 from napari_hyperst.training import processes, train
 from napari_hyperst.training.dataset import SYMMETRIES, build_training_set, trainable_spots, turn
+from napari_hyperst.training.encoding import state_gib
 from napari_hyperst.training.fit import start_from_data
 from napari_hyperst.training.optimiser import build_optimiser, set_learning_rate
 from napari_hyperst.training.settings import read_config
@@ -205,6 +208,66 @@ def test_bad_requests(tiny_section: Path, section: Path, tmp_path: Path, tiny_en
     with pytest.raises(StoreError, match="is there already"):
         train(config(tiny_section, tmp_path / "there", tiny_encoder))
     assert not out.exists()
+
+
+def test_states_of_all_slides_must_fit_before_any_is_computed(
+    tiny_section: Path, mirrored_section: Path, tmp_path: Path, tiny_encoder: str
+) -> None:
+    slides = [open_slide(path) for path in (tiny_section, mirrored_section)]
+    spots = [len(trainable_spots(slide, TileSpec())) for slide in slides]
+    encoder = Encoder(encoder_spec(tiny_encoder), 2)
+    gib = state_gib(encoder, 2 * spots[0]) + state_gib(encoder, spots[1]) / 2
+    told: list[str] = []
+    asked = config(tiny_section, tmp_path / "run", tiny_encoder, validation=(mirrored_section,), cache_gib=gib)
+    with pytest.raises(ConfigError, match="all slides and symmetries"):
+        train(asked, lambda kind, _: told.append(kind))
+    assert told == []
+    assert not asked.out.exists()
+
+
+def test_genes_that_a_validation_slide_lacks_are_left_out_of_its_numbers(
+    tiny_section: Path, mirrored_section: Path, tiny_encoder: str
+) -> None:
+    slide = open_slide(mirrored_section)
+    panel = GenePanel(("FASN", "ACTB", "no such gene"))
+    encoder = Encoder(encoder_spec(tiny_encoder), 0).eval()
+    with pytest.warns(HyperSTWarning, match=r"lacks 1 of the 3 genes \(no such gene\)"):
+        data = build_training_set([slide], panel, encoder, TileSpec(), symmetries=1)
+    model = HyperST(HyperSTConfig(encoder=tiny_encoder, lora_blocks=0, dim=16), 3)
+    found = validate(model, data, 16)
+    measured = data.spot_genes.numpy()
+    squared = (found.prediction[:, :2] - measured[:, :2]) ** 2
+    assert found.metrics["mse"] == pytest.approx(squared.mean(), rel=1e-5)
+    assert (measured[:, 2] == 0).all()
+
+
+def test_memory_that_runs_out_in_validation_changes_no_number(
+    tiny_section: Path, tiny_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = HyperST(HyperSTConfig(encoder=tiny_encoder, lora_blocks=0, dim=16), 2)
+    data = build_training_set(
+        [open_slide(tiny_section)], GenePanel(("FASN", "ACTB")), model.encoder, TileSpec(), symmetries=1
+    )
+    whole, forward = validate(model, data, 16), HyperST.forward
+
+    def narrow(self: HyperST, batch: Any) -> Any:
+        if len(batch.spot) > 5:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, batch)
+
+    monkeypatch.setattr(HyperST, "forward", narrow)
+    assert validate(model, data, 16).metrics == pytest.approx(whole.metrics, rel=1e-5)
+
+
+def test_a_run_keeps_its_paths_for_whoever_resumes_it_from_another_folder(
+    section: Path, tmp_path: Path, tiny_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(section.parent)
+    train_here(config(Path(section.name), Path("run"), tiny_encoder, epochs=1), Path("run"))
+    task = read_task((section.parent / "run" / "config.json").read_text())
+    assert isinstance(task, TrainTask)
+    assert task.config.slides == (section,)
+    assert task.config.out == section.parent / "run"
 
 
 def test_a_jobs_folder_is_taken_over_for_its_own_settings_only(

@@ -19,6 +19,7 @@ def start_detached(job: Job) -> subprocess.Popen[bytes]:
     subprocess.Popen
         The process. It needs no parent: closing napari, or the terminal, leaves it at work.
     """
+    job.take_back()
     windows = sys.platform == "win32"
     with (job.folder / LOG).open("ab") as log:
         return subprocess.Popen(

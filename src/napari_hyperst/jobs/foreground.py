@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -11,10 +14,14 @@ from typing import Any
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job
+from napari_hyperst.jobs.tasks import Stopped
 from napari_hyperst.jobs.worker import run
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.nouns.training import TrainConfig
+
+#: Seconds within which a second signal is the first one sent on.
+_SAME_S = 1.0
 
 
 def train_here(
@@ -42,23 +49,48 @@ def train_here(
     Raises
     ------
     HyperSTError
-        What a user can mend. A new run that had not begun leaves no folder behind.
+        What a user can mend. A new run that took no step leaves no folder behind.
     """
-    job = Job(folder) if config is None else Job.create(folder, TrainTask(config=config))
-    with _asked_by_signals(job):
+    if config is None:
+        job = Job(folder)
+        job.take_back()  # of a process that was killed before it obeyed
+    else:
+        job = Job.create(folder, TrainTask(config=config.absolute()))
+    with _signals(lambda: job.ask("stop")):
         ending = run(job, watch)
     if ending.kind == "error":
-        if config is not None and all(event.kind != "start" for event in job.follow().new()):
+        if config is not None and all(event.kind != "step" for event in job.follow().new()):
             shutil.rmtree(folder, ignore_errors=True)
         raise HyperSTError(str(ending.content["message"]))
     return ending
 
 
-class _asked_by_signals:
-    """While it lasts, the first signal to end asks a job to stop."""
+def train_beside(config: TrainConfig | None, folder: Path) -> None:
+    """Train in this process, as one of several of which another writes; signals to end ask all to stop.
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    Parameters
+    ----------
+    config, folder
+        As for ``train_here``.
+    """
+    from napari_hyperst import training
+
+    asked = threading.Event()
+
+    def check() -> None:
+        if asked.is_set():
+            raise Stopped
+
+    with _signals(asked.set), contextlib.suppress(Stopped, KeyboardInterrupt):
+        training.resume(folder, check=check) if config is None else training.train(config, check=check)
+
+
+class _signals:
+    """While it lasts, the first signal to end only asks, and those of the next second, which launchers send on."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._asks = ask
+        self._asked_at: float | None = None
 
     def __enter__(self) -> None:
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -68,5 +100,9 @@ class _asked_by_signals:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, self._before[signal.Signals(number)])
-        self._job.ask("stop")
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            self._asks()
+        elif time.monotonic() - self._asked_at > _SAME_S:
+            signal.signal(number, self._before[signal.Signals(number)])
+            signal.raise_signal(number)

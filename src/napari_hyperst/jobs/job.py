@@ -36,8 +36,8 @@ class Status:
 
     Attributes
     ----------
-    pid
-        Its process.
+    pid, host
+        Its process, and the machine that it is on.
     beat
         Its last heartbeat, in seconds since the epoch.
     running
@@ -45,6 +45,7 @@ class Status:
     """
 
     pid: int
+    host: str
     beat: float
     running: bool
 
@@ -92,6 +93,8 @@ class Job:
         try:
             return read_task((self.folder / CONFIG).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValidationError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise StoreError("is no job's folder", where=self.folder, do="check the path") from error
             raise StoreError(
                 f"is no job's folder ({' '.join(str(error).split())[:200]})", where=self.folder, do="check the path"
             ) from error
@@ -137,8 +140,9 @@ class Job:
             said = json.loads((self.folder / STATUS).read_text(encoding="utf-8"))
             beat = float(said["beat"])
             pid, silent = int(said["pid"]), time.time() - beat > DEAD_S
-            gone = said.get("host") == platform.node() and not _is_alive(pid)
-            return Status(pid, beat, bool(said["running"]) and not silent and not gone)
+            host = str(said.get("host", ""))
+            gone = host == platform.node() and not _is_alive(pid)
+            return Status(pid, host, beat, bool(said["running"]) and not silent and not gone)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import queue
 import signal
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_hyperst.errors import HyperSTError, HyperSTWarning, StoreError
+from napari_hyperst.files import hold_folder
 from napari_hyperst.jobs.job import BEAT_S, LOG, Job
 from napari_hyperst.jobs.tasks import Stopped, perform
 from napari_hyperst.nouns.events import ENDINGS, Event
@@ -54,12 +56,12 @@ def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, pe
     """
     trains = isinstance(job.task, TrainTask)
     status, ending = job.status(), job.ending()
-    if ending is not None and (ending.kind == "done" or not trains):
+    if ending is not None and ending.kind == "done" and trains:
+        raise StoreError("is done", where=job.folder, do="use its checkpoint, or train anew in another folder")
+    if ending is not None and not trains:
         raise StoreError("has ended", where=job.folder, do="make a new job")
-    if status is not None and status.running:
-        raise StoreError("is at work in another process", where=job.folder, do="wait for it, or ask it to stop")
-    if ending is not None:
-        job.take_back()
+    if status is not None and status.running and status.host != platform.node():  # on this one, the lock tells
+        raise StoreError(f"is at work on {status.host}", where=job.folder, do="wait for it, or ask it to stop")
 
     def report(kind: str, content: dict[str, Any]) -> None:
         if kind not in ENDINGS and job.asked("stop"):
@@ -69,7 +71,9 @@ def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, pe
         if watch is not None:
             watch(kind, content)
 
-    with _heartbeat(job), _warnings_told(job, watch):
+    with _held(job), _heartbeat(job), _warnings_told(job, watch):
+        if ending is not None:
+            job.take_back()
         try:
             if not trains:
                 report("start", {"pid": os.getpid()})
@@ -143,6 +147,16 @@ def main(arguments: list[str]) -> int:
     except HyperSTError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+@contextlib.contextmanager
+def _held(job: Job) -> Iterator[None]:
+    """Keep other processes from the job."""
+    lock = hold_folder(job.folder)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

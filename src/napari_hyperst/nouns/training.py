@@ -33,14 +33,14 @@ class TrainConfig(BaseModel):
     genes
         Size of the HMHVG panel, chosen on the training slides.
     epochs, batch_size
-        How long, and how many spots a step, over all processes.
+        How long, and the most spots a step, over all processes.
     micro_batch
         The most spots at once on one device; None for all of them. It bounds memory and changes no loss: the
         objective is always that of the whole batch. Where memory runs out it is halved.
     learning_rate, lora_learning_rate
         AdamW's, for the heads and for LoRA; a tenth of the epochs warms up, a cosine goes down to zero.
     weight_decay
-        AdamW's, on all but the scalars of the alignment.
+        AdamW's, on all but biases, norms and the scalars of the alignment.
     clip
         The gradient's norm is clipped to this.
     average
@@ -51,7 +51,8 @@ class TrainConfig(BaseModel):
         Standard deviation of the random change of haematoxylin, eosin and DAB in optical density; 0 for none. It
         changes pixels, so it is off where the states of the encoder are cached.
     balance_slides
-        Show as many spots of each slide in an epoch, those of small slides repeatedly.
+        Show as many spots of each slide in an epoch, those of small slides repeatedly; two of a kind in one batch are
+        negatives of each other.
     cache
         Where to keep the states that enter the first block that learns, so that nothing before it is computed twice:
         in files that later runs find again (``"disk"``), in ``"memory"``, or nowhere (``"off"``).
@@ -117,3 +118,8 @@ class TrainConfig(BaseModel):
     seed: NonNegativeInt = 42
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    def absolute(self) -> TrainConfig:
+        """Return these settings with absolute paths of slides and run, good in any working directory."""
+        slides, validation = (tuple(path.absolute() for path in paths) for paths in (self.slides, self.validation))
+        return self.model_copy(update={"slides": slides, "validation": validation, "out": self.out.absolute()})

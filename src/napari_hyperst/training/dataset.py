@@ -153,6 +153,8 @@ class TrainingSet:
         Standard deviation of the random change of stains; of no effect on states.
     pinned
         Whether to fetch into memory that a CUDA device copies from by itself.
+    absent
+        (slides, G) which genes a slide lacks; None where all have all. They count as 0 in ``spot_genes``.
     """
 
     states: States
@@ -162,9 +164,15 @@ class TrainingSet:
     detected: Tensor
     stain_jitter: float = 0.0
     pinned: bool = False
+    absent: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.spot_genes)
+
+    def measured(self) -> NDArray[np.float32]:
+        """Return (n, G) measured log2(count + 1), NaN for a gene that a spot's slide lacks."""
+        values = self.spot_genes.numpy()
+        return values if self.absent is None else np.where(self.absent[self.slide].numpy(), np.float32("nan"), values)
 
     @property
     def symmetries(self) -> int:
@@ -306,6 +314,7 @@ def build_training_set(
         count_detected(slides, kept),
         stain_jitter,
         pinned=next(encoder.parameters()).device.type == "cuda",
+        absent=_absent_genes(slides, panel),
     )
 
 
@@ -321,6 +330,20 @@ def count_detected(slides: Sequence[Slide], kept: Sequence[NDArray[np.intp]]) ->
     return torch.from_numpy(
         np.concatenate([detected_genes(slide)[spots] for slide, spots in zip(slides, kept, strict=True)])
     )
+
+
+def _absent_genes(slides: Sequence[Slide], panel: GenePanel) -> Tensor | None:
+    """Return (slides, G) which genes of the panel a slide lacks, with a warning; None where all have all."""
+    absent = np.stack([np.isnan(spot_counts(slide, panel.genes)).all(axis=0) for slide in slides])
+    for slide, lacks in zip(slides, absent, strict=True):
+        if lacks.any():
+            names = ", ".join(np.array(panel.genes)[lacks][:5])
+            warnings.warn(
+                f"{slide.path} lacks {lacks.sum()} of the {len(panel)} genes ({names}); it is not measured by them",
+                HyperSTWarning,
+                stacklevel=3,
+            )
+    return torch.from_numpy(absent) if absent.any() else None
 
 
 def _targets(counts: Sequence[NDArray[np.float32]], kept: Sequence[NDArray[np.intp]]) -> Tensor:

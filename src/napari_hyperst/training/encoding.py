@@ -62,24 +62,23 @@ def state_shape(encoder: Encoder) -> tuple[int, ...]:
     return (int(vit.patch_embed.num_patches + vit.num_prefix_tokens), int(vit.embed_dim))
 
 
-def state_gib(encoder: Encoder, spots: int, symmetries: int) -> float:
-    """Return the GiB that the states of the two tiles of some spots take."""
-    return _BYTES * symmetries * spots * 2 * math.prod(state_shape(encoder)) / 2**30
+def state_gib(encoder: Encoder, spots: int) -> float:
+    """Return the GiB that the states of the two tiles of some spots take, of each under one symmetry."""
+    return _BYTES * spots * 2 * math.prod(state_shape(encoder)) / 2**30
 
 
-def check_size(encoder: Encoder, spots: int, symmetries: int, cache_gib: float) -> None:
-    """Refuse states that take more than they may.
+def check_size(encoder: Encoder, spots: int, cache_gib: float) -> None:
+    """Refuse the states of some spots, each counted as often as there are symmetries, where they take too much.
 
     Raises
     ------
     ConfigError
         If they do.
     """
-    gib = state_gib(encoder, spots, symmetries)
+    gib = state_gib(encoder, spots)
     if gib > cache_gib:
         raise ConfigError(
-            f"the encoder states of {spots} spots under {symmetries} symmetries take {gib:.3g} GiB, over the "
-            f"{cache_gib:g} of cache_gib",
+            f"the encoder states of all slides and symmetries take {gib:.3g} GiB, over the {cache_gib:g} of cache_gib",
             do="set fewer symmetries, a larger cache_gib, cache=off, or method.lora_blocks=0",
         )
 
@@ -173,7 +172,7 @@ def encode_tiles(
         If they do not fit in the memory allowed, or into half precision.
     """
     total = sum(len(spots) for spots in kept)
-    check_size(encoder, total, symmetries, cache_gib)
+    check_size(encoder, symmetries * total, cache_gib)
     states = torch.empty((symmetries, total, 2, *state_shape(encoder)), dtype=torch.float16)
     start = done = 0
     for slide, spots in zip(slides, kept, strict=True):

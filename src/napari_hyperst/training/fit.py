@@ -76,7 +76,7 @@ class Run:
         config: TrainConfig,
         processes: Processes,
     ) -> Run:
-        """Return a run at its first step, its output started from the training data.
+        """Return a run before its first step.
 
         Raises
         ------
@@ -89,7 +89,6 @@ class Run:
                 f"{len(training)} spots",
                 do="set a larger batch_size, or start fewer processes",
             )
-        start_from_data(model, training, config)
         progress = Progress(micro_batch=config.micro_batch)
         return cls(
             model, deepcopy(model), build_optimiser(model, config), training, validation, config, processes, progress
@@ -98,7 +97,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
-        return max(1, round(len(self.training) / self.config.batch_size))
+        return -(-len(self.training) // self.config.batch_size)
 
     @property
     def steps(self) -> int:
@@ -150,6 +149,9 @@ def fit(run: Run, calls: Callbacks) -> None:
     scaler = torch.amp.GradScaler(run.processes.device.type, enabled=run.model.encoder.dtype == torch.float16)
     if run.progress.scaler:
         scaler.load_state_dict(run.progress.scaler)
+    if run.progress.step == 0:
+        start_from_data(run.model, run.training, config=run.config)
+        run.averaged.load_state_dict(run.model.state_dict())
     while not run.ended:
         while run.progress.offset < run.steps_per_epoch:
             try:
@@ -265,7 +267,10 @@ def _step(
 
 
 def _not_finite(what: str, step: int) -> HyperSTError:
-    return HyperSTError(f"{what} is no finite number at step {step}", do="lower the learning rate, or use float32")
+    return HyperSTError(
+        f"{what} is no finite number at step {step}",
+        do="train in a new folder with a lower learning rate, or in float32",
+    )
 
 
 def _end_epoch(run: Run, calls: Callbacks) -> None:
@@ -273,14 +278,19 @@ def _end_epoch(run: Run, calls: Callbacks) -> None:
     progress, config = run.progress, run.config
     numbers: dict[str, Any] = progress.means()
     numbers |= run.model.scalars()
-    numbers["learning_rate"] = max(group["lr"] for group in run.optimiser.param_groups)
+    set_learning_rate(run.optimiser, progress.step - 1, run.steps)  # of a run resumed here, they are not known yet
+    for group in run.optimiser.param_groups:
+        numbers[group["name"]] = group["lr"]
     metrics: dict[str, float] = {}
     if run.validation is not None:
-        metrics = validate(run.averaged, run.validation, config.batch_size, calls.poll).metrics
+        found = validate(run.averaged, run.validation, config.batch_size, calls.poll, progress.micro_batch).metrics
+        metrics = run.processes.agree(found)
     epoch = progress.epoch
     progress.epoch, progress.offset, progress.sums, progress.counts = epoch + 1, 0, {}, {}
     value = metrics.get(config.monitor)
-    better = value is None or _is_better(config.monitor, value, progress.best_value)
+    better = run.validation is None or (value is not None and _is_better(config.monitor, value, progress.best_value))
+    if run.validation is not None and value is None:
+        calls.report("warning", {"message": f"{config.monitor} is no finite number on the validation slides"})
     if better:
         progress.best_epoch, progress.best_value = epoch, value
     if better or config.keep == "last":

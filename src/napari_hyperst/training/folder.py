@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from napari_hyperst.errors import StoreError
-from napari_hyperst.files import recover, write_whole
+from napari_hyperst.files import hold_folder, recover, write_whole
 from napari_hyperst.nouns.events import EventLog, EventReader
 from napari_hyperst.nouns.tasks import TrainTask, read_task
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.training.state import NUMBERS
 
 CONFIG, EVENTS, LAST, BEST = "config.json", "events.jsonl", "last", "best"
-_LOCK = ".lock"
 
 
 def resumable(out: Path) -> TrainConfig:
@@ -29,9 +26,30 @@ def resumable(out: Path) -> TrainConfig:
     task = _task(out)
     if task is None:
         raise StoreError("is no training run", where=out, do="give the folder of a run")
-    if _is_done(out):
+    if is_done(out):
         raise StoreError("is done", where=out, do=f"use the checkpoint in {BEST}, or train anew in another folder")
     return task.config.model_copy(update={"out": out})
+
+
+def check_settings(config: TrainConfig) -> TrainTask:
+    """Return the task in the folder of some settings.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it has other settings.
+    """
+    task = _task(config.out)
+    if task is None:
+        raise StoreError("is there already", where=config.out, do="name a new folder for the run")
+    if task.config.model_copy(update={"out": config.out}) != config:
+        raise StoreError("is a run with other settings", where=config.out, do="name a new folder for the run")
+    return task
+
+
+def is_done(out: Path) -> bool:
+    """Tell whether the run in a folder has come to its end."""
+    return any(event.kind == "done" for event in _events(out))
 
 
 class RunFolder:
@@ -52,23 +70,14 @@ class RunFolder:
 
     def __init__(self, config: TrainConfig, resume: bool = False) -> None:
         self.path = config.out
-        task = _task(self.path)
-        if self.path.exists() and task is None:
-            raise StoreError("is there already", where=self.path, do="name a new folder for the run")
-        if task is not None and task.config.model_copy(update={"out": config.out}) != config:
-            raise StoreError("is a run with other settings", where=self.path, do="name a new folder for the run")
+        task = check_settings(config) if self.path.exists() else None
         if task is not None and not resume and any(event.kind == "start" for event in _events(self.path)):
             raise StoreError("is there already", where=self.path, do="resume the run, or name a new folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / _LOCK)
-            self._lock.acquire(blocking=False)
+            self._held = hold_folder(self.path)
             if task is None:
                 write_whole(self.path / CONFIG, TrainTask(config=config).model_dump_json(indent=2) + "\n")
-        except Timeout as error:
-            raise StoreError(
-                "is at work in another process", where=self.path, do="wait for it, or name a new folder for the run"
-            ) from error
         except OSError as error:
             raise StoreError(
                 f"cannot be written ({error.strerror})", where=self.path, do="choose another folder"
@@ -88,7 +97,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others have it."""
-        self._lock.release()
+        self._held.release()
 
 
 def _task(out: Path) -> TrainTask | None:
@@ -101,7 +110,3 @@ def _task(out: Path) -> TrainTask | None:
 
 def _events(out: Path) -> list[Any]:
     return EventReader(out / EVENTS).new()
-
-
-def _is_done(out: Path) -> bool:
-    return any(event.kind == "done" for event in _events(out))

@@ -21,6 +21,7 @@ def build_optimiser(model: Method, config: TrainConfig) -> torch.optim.AdamW:
         [
             {
                 "params": parameters,
+                "name": "lora_learning_rate" if is_lora else "learning_rate",
                 "peak": config.lora_learning_rate if is_lora else config.learning_rate,
                 "weight_decay": config.weight_decay if decays else 0.0,
             }

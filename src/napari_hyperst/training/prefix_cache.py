@@ -101,7 +101,7 @@ def map_states(
     ConfigError
         If the states exceed ``cache_gib`` or the disk, the folder cannot be written, or half precision is too small.
     """
-    check_size(encoder, sum(len(spots) for spots in kept), symmetries, cache_gib)
+    check_size(encoder, symmetries * sum(len(spots) for spots in kept), cache_gib)
     path = cache_folder() / FOLDER
     path.mkdir(exist_ok=True)
     filling = _Filling(StateFolder(path, cache_gib), slides, kept, encoder, spec, symmetries)

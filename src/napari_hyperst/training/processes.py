@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from napari_hyperst.errors import ConfigError
@@ -85,6 +86,14 @@ class Processes:
         if self.count == 1:
             return flag
         return bool(self._accelerator.reduce(torch.tensor(float(flag), device=self.device), "sum").item() > 0)
+
+    def agree(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Return the numbers of the first process, so that all decide alike."""
+        if self.count == 1:
+            return numbers
+        said = [numbers]
+        broadcast_object_list(said)
+        return said[0]
 
     def gather(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return the rows of all processes, in their order.

@@ -43,7 +43,7 @@ class Progress:
     scaler
         The state of the gradient scaler, of float16.
     inputs
-        Hashes of what is trained on, by which it is known again.
+        What is trained on, with and where, by which it is known again.
     """
 
     step: int = 0
@@ -57,7 +57,7 @@ class Progress:
     kept_epoch: int = 0
     kept_metrics: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
 
     def count_step(self, numbers: dict[str, float], scaler: dict[str, Any]) -> None:
         """Count a step with its numbers, and remember the gradient scaler's state after it."""

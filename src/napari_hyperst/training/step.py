@@ -45,11 +45,12 @@ def divide(rows: Tensor, processes: int, micro_batch: int | None) -> list[Tensor
     Returns
     -------
     list of Tensor
-        Pieces whose sizes differ by at most one; some are empty where there are fewer rows than that.
+        As many pieces for each process; some are empty where there are fewer rows than that, but a process has none
+        only where there are fewer rows than processes.
     """
-    share = -(-len(rows) // processes)
-    pieces = max(1, -(-share // (micro_batch or share)))
-    return list(rows.tensor_split(processes * pieces))
+    shares = rows.tensor_split(processes)
+    pieces = max(1, -(-len(shares[0]) // (micro_batch or len(shares[0]))))
+    return [piece for share in shares for piece in share.tensor_split(pieces)]
 
 
 def accumulate_gradient(

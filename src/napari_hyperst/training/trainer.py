@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.expression import select_hmhvg
 from napari_hyperst.training.card import write_model_card
 from napari_hyperst.training.dataset import TrainingSet, build_training_set, trainable_spots
+from napari_hyperst.training.encoding import check_size
 from napari_hyperst.training.fit import Callbacks, Run, fit
-from napari_hyperst.training.folder import BEST, EVENTS, LAST, RunFolder, resumable
+from napari_hyperst.training.folder import BEST, EVENTS, LAST, RunFolder, check_settings, is_done, resumable
+from napari_hyperst.training.prefix_cache import slide_content
 from napari_hyperst.training.processes import Processes
 from napari_hyperst.training.report import PICTURE, draw_run
 from napari_hyperst.training.state import read_state, write_state
@@ -37,6 +40,10 @@ _NOT_ON_CARD = {
     "slides", "validation", "out", "name", "method", "tiles", "init_from", "micro_batch", "cache", "cache_gib",
     "workers", "save_steps", "trackers", "processes",
 }  # fmt: skip
+
+
+#: What may be another when a run is resumed.
+_MAY_CHANGE = {"device", "precision", "processes"}
 
 
 def train(config: TrainConfig, progress: Progress | None = None, check: Callable[[], None] | None = None) -> Path:
@@ -72,7 +79,7 @@ def train(config: TrainConfig, progress: Progress | None = None, check: Callable
     HyperSTError
         If a loss is no finite number.
     """
-    return _Training(config, False, progress, check).run()
+    return _Training(config.absolute(), False, progress, check).run()
 
 
 def resume(out: Path, progress: Progress | None = None, check: Callable[[], None] | None = None) -> Path:
@@ -100,6 +107,33 @@ def resume(out: Path, progress: Progress | None = None, check: Callable[[], None
         As ``train``.
     """
     return _Training(resumable(out), True, progress, check).run()
+
+
+def train_once(config: TrainConfig) -> Path:
+    """Train, go on with what was begun, or find what was made, whichever is left to do.
+
+    Parameters
+    ----------
+    config
+        Settings; where ``config.out`` is there, those of its run.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, or a run with other settings.
+    HyperSTError
+        As ``train``.
+    """
+    config = config.absolute()
+    if not config.out.exists():
+        return train(config)
+    check_settings(config)
+    return config.out / BEST if is_done(config.out) else resume(config.out)
 
 
 class _Training:
@@ -131,6 +165,7 @@ class _Training:
                 start_encoder(model, self.start.model)
             model.encoder.dtype = choose_dtype(config.precision, self.processes.device)
             model.to(self.processes.device)
+            self._check_cache(model)
             if self.processes.is_main:
                 self.folder = RunFolder(config, self.resumed)
             self._fit(model)
@@ -143,11 +178,12 @@ class _Training:
     def _fit(self, model: Method) -> None:
         config, processes = self.config, self.processes
         known = {"device": str(processes.device), "processes": processes.count, "genes": len(self.panel)}
-        self._report("start", {**known, "resumed": self.resumed})
+        last = config.out / LAST if self.resumed and (config.out / LAST).is_dir() else None
+        self._report("start", {**known, "resumed": last is not None})
         training = self._read(self.slides, model, config.symmetries, config.stain_jitter)
         validation = self._read(self.held_out, model, 1, 0.0) if self.held_out else None
         run = Run.start(model, training, validation, config, processes)
-        self._restore(run)
+        self._restore(run, last)
         processes.start_trackers(config.name, config.model_dump(mode="json"), config.out)
         self.fitting = run
         fit(run, Callbacks(self._report, self._save, self._keep, self._poll))
@@ -172,15 +208,50 @@ class _Training:
             wait=processes.wait,
         )
 
-    def _restore(self, run: Run) -> None:
+    def _check_cache(self, model: Method) -> None:
+        """Refuse what all slides' states take, before any is computed."""
+        config = self.config
+        if config.cache != "off":
+            kept = [
+                len(trainable_spots(slide, config.tiles, config.complete_niches_only)) * symmetries
+                for slides, symmetries in ((self.slides, config.symmetries), (self.held_out, 1))
+                for slide in slides
+            ]
+            check_size(model.encoder, sum(kept), config.cache_gib)
+
+    def _restore(self, run: Run, last: Path | None) -> None:
         """Take a run up where its saved state says; every process reads it."""
-        run.progress.inputs = [slide.fingerprint for slide in (*self.slides, *self.held_out)] + list(self.panel.genes)
-        last = self.config.out / LAST
-        if not self.resumed or not last.is_dir():
-            return
-        inputs, run.progress = run.progress.inputs, read_state(last, run.model, run.averaged, run.optimiser)
-        if run.progress.inputs != inputs:
-            raise StoreError("was begun on other slides than are there now", where=last, do="train in a new folder")
+        inputs = self._inputs(run)
+        if last is not None:
+            run.progress = read_state(last, run.model, run.averaged, run.optimiser)
+            changed = [name for name, value in inputs.items() if run.progress.inputs.get(name) != value]
+            for name in changed:
+                if name in _MAY_CHANGE:
+                    was = run.progress.inputs.get(name)
+                    message = f"resumed with {name} {inputs[name]}, begun with {was}: the same run, but not to the bit"
+                    self._report("warning", {"message": message})
+                else:
+                    raise StoreError(f"was begun with other {name}", where=last, do="train in a new folder")
+        run.progress.inputs = inputs
+
+    def _inputs(self, run: Run) -> dict[str, str]:
+        """Return hashes and names of what the run depends on, and the settings do not tell."""
+        encoder, config = run.model.encoder, self.config
+        digest = {name: hashlib.sha256() for name in ("slides", "counts")}
+        for slide in (*self.slides, *self.held_out):
+            spots = trainable_spots(slide, config.tiles, config.complete_niches_only)
+            digest["slides"].update(slide_content(slide, spots).encode())
+        for data in (run.training, run.validation):
+            if data is not None:
+                digest["counts"].update(data.spot_genes.numpy().tobytes() + data.niche_genes.numpy().tobytes())
+        return {
+            **{name: each.hexdigest() for name, each in digest.items()},
+            "genes": " ".join(self.panel.genes),
+            "encoder weights": weights_sha256(encoder.spec.weights),
+            "device": self.processes.device.type,
+            "precision": str(encoder.dtype).removeprefix("torch."),
+            "processes": str(self.processes.count),
+        }
 
     def _report(self, kind: str, content: dict[str, Any]) -> None:
         if kind == "epoch":
@@ -190,18 +261,17 @@ class _Training:
             self._or_save(lambda: self.progress(kind, content))
         if kind == "step" and self.processes.count > 1 and self.processes.any(self.asked is not None):
             self._save()
-            raise self.asked or SystemExit(0)
+            raise self.asked or KeyboardInterrupt
 
     def _poll(self) -> None:
-        if self.folder is not None:
-            self._or_save(self.check)
+        self._or_save(self.check)
 
     def _or_save(self, call: Callable[[], None]) -> None:
         """Call something that may end the run; where other processes must agree first, remember what it raised."""
         try:
             call()
         except BaseException as error:
-            if self.processes.count > 1:
+            if self.processes.count > 1 and self.fitting is not None:
                 self.asked = error
                 return
             if self.fitting is not None:
@@ -236,7 +306,7 @@ class _Training:
             model = best.model.to(self.processes.device)
             model.encoder.dtype = run.model.encoder.dtype
             found = validate(model, run.validation, self.config.batch_size)
-            by_gene = pearson_by_gene(found.prediction, run.validation.spot_genes.numpy())
+            by_gene = pearson_by_gene(found.prediction, run.validation.measured())
         picture = self.config.out / BEST / PICTURE
         draw_run(self.config.out / EVENTS, by_gene, self.panel.genes, picture, kept=kept, title=self.config.name)
         write_model_card(best.card, self.panel, self.config.out / BEST)

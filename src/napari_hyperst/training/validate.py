@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,7 +29,8 @@ class Validation:
     prediction
         (n, G) predicted log2(count + 1).
     metrics
-        As ``nouns.metrics.summarise`` gives them, and ``total``, the mean of the whole loss over batches.
+        As ``nouns.metrics.summarise`` gives them, over the genes that a slide has, and ``total``, the mean of the
+        whole loss over batches, for which genes it lacks count as 0. What is no finite number is left out.
     """
 
     prediction: NDArray[np.float32]
@@ -35,7 +38,13 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(model: Method, data: TrainingSet, batch_size: int, poll: Callable[[], None] = lambda: None) -> Validation:
+def validate(
+    model: Method,
+    data: TrainingSet,
+    batch_size: int,
+    poll: Callable[[], None] = lambda: None,
+    at_once: int | None = None,
+) -> Validation:
     """Measure a method on some spots, upright.
 
     Parameters
@@ -48,16 +57,25 @@ def validate(model: Method, data: TrainingSet, batch_size: int, poll: Callable[[
         Spots in a batch of the objective, as in training: its contrastive terms depend on it.
     poll
         Called from time to time.
+    at_once
+        The most spots at once on the device; halved where its memory runs out.
     """
     model.eval()
+    size = min(_BATCH, at_once or _BATCH)
     device = next(model.parameters()).device
     predictions, totals = [], []
     torch.manual_seed(0)  # for objectives that draw pairs
-    for rows in torch.arange(len(data)).tensor_split(max(1, round(len(data) / batch_size))):
-        parts = []
-        for some in rows.split(_BATCH):
+    for rows in torch.arange(len(data)).tensor_split(-(-len(data) // batch_size)):
+        parts: list[Embeddings] = []
+        while (left := rows[sum(len(part.prediction) for part in parts) :]).numel():
             poll()
-            parts.append(model(data.batch(some, torch.zeros_like(some), device)))
+            some = left[:size]
+            try:
+                parts.append(model(data.batch(some, torch.zeros_like(some), device)))
+            except RuntimeError as error:
+                if size == 1 or not should_reduce_batch_size(error):
+                    raise
+                size = size // 2
         prediction = torch.cat([part.prediction for part in parts])
         points = {name: torch.cat([part.points[name] for part in parts]) for name in parts[0].points}
         slide, detected = data.slide[rows].to(device), data.detected[rows].to(device)
@@ -65,8 +83,9 @@ def validate(model: Method, data: TrainingSet, batch_size: int, poll: Callable[[
         predictions.append(prediction.float().cpu())
         totals.append(len(rows) * terms["total"].item())
     predicted = torch.cat(predictions).numpy()
-    metrics = summarise(predicted, data.spot_genes.numpy())
-    return Validation(predicted, metrics | {"total": sum(totals) / len(data)})
+    metrics = summarise(predicted, data.measured())
+    numbers = metrics | {"total": sum(totals) / len(data)}
+    return Validation(predicted, {name: number for name, number in numbers.items() if math.isfinite(number)})
 
 
 @torch.no_grad()
