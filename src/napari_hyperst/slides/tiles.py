@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +15,19 @@ from PIL import Image
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tiles import TileSpec
+from napari_hyperst.slides.chunks import ChunkCache, Pieces, Region
+from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.slides.slide import Slide
 
-#: Side of the blocks of spots whose pixels are read at once, in px of the level they are read from.
+#: Side of the blocks of spots whose tiles are read together, in px of the level of their spot tiles.
 _BLOCK_PX = 2048
-#: Margin around a box, in px of its level, so that the resampling filter sees what lies beyond the edge.
+#: Least margin around a box, in px of its level, so that the resampling filter sees what lies beyond the edge. Pillow
+#: rounds boxes to single precision, so another margin changes some px by a grey level.
 _MARGIN_PX = 8
+#: How far Pillow's Lanczos filter reaches, in px of the tile.
+_REACH_PX = 3
+#: More threads than this find nothing to do.
+_MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -30,11 +40,14 @@ class TileBatch:
         (n,) indices of the spots.
     spot, niche
         (n, pixels, pixels, 3) uint8 RGB.
+    edge
+        (n,) whether a tile reaches over the image's edge, so that part of it is the image's reflection.
     """
 
     spots: NDArray[np.intp]
     spot: NDArray[np.uint8]
     niche: NDArray[np.uint8]
+    edge: NDArray[np.bool_]
 
 
 def niche_um(slide: Slide, spec: TileSpec) -> float:
@@ -78,12 +91,15 @@ def spots_with_tiles(slide: Slide, spec: TileSpec) -> NDArray[np.intp]:
     return kept
 
 
-def read_tiles(slide: Slide, spec: TileSpec, spots: NDArray[np.intp], batch: int = 64) -> Iterator[TileBatch]:
+def read_tiles(
+    slide: Slide, spec: TileSpec, spots: NDArray[np.intp], batch: int = 64, threads: int | None = None
+) -> Generator[TileBatch, None, None]:
     """Read the tiles of some spots, a block of neighbouring spots at a time.
 
-    Each block's pixels are read once for all its tiles, from the coarsest level that is fine enough, and
-    resampled with an anti-aliasing filter on sub-pixel boxes. Niche tiles that reach over the image's edge see
-    its reflection.
+    Tiles come from the coarsest level that is fine enough, resampled with an anti-aliasing filter on sub-pixel boxes.
+    Each chunk of a level is read once for all tiles that touch it. Tiles that reach over the image's edge see its
+    reflection, and are flagged. Threads read as many batches ahead of the consumer as there are threads; the tiles
+    and their order do not hang on how many.
 
     Parameters
     ----------
@@ -95,45 +111,97 @@ def read_tiles(slide: Slide, spec: TileSpec, spots: NDArray[np.intp], batch: int
         (n,) indices of the spots, in any order.
     batch
         The most spots to yield at once.
+    threads
+        How many threads read, decode and resample; by default as many as there are cores, up to eight.
 
     Yields
     ------
     TileBatch
         Blocks in raster order; every spot once.
+
+    Raises
+    ------
+    SlideError
+        If the niche has no side, or pixels cannot be read or decoded.
     """
-    sides = (spec.spot_um, niche_um(slide, spec))
-    levels = [slide.image.level_for(side / slide.mpp / spec.pixels) for side in sides]
-    block_px = _BLOCK_PX * slide.image.factors[levels[0]][0]
-    cell = np.floor(slide.spots.centres_px[spots] / block_px).astype(int)
+    threads = threads or min(_MAX_THREADS, os.cpu_count() or 1)
+    kinds = [_Kind.of(slide, side, spec.pixels) for side in (spec.spot_um, niche_um(slide, spec))]
+    parts = _batches(slide, kinds[0].level, spots, batch)
+    pieces = Pieces(slide.image)
+    needed = [set().union(*(pieces.touched(kind.level, kind.regions(part)) for kind in kinds)) for part in parts]
+    cache = ChunkCache(pieces, needed)
+    tasks = (partial(_read_batch, cache, step, part, kinds) for step, part in enumerate(parts))
+    with closing(read_ahead(tasks, threads, depth=threads)) as batches:
+        for tiles, _ in batches:
+            yield tiles
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The spot tiles of a slide, or its niche tiles.
+
+    Attributes
+    ----------
+    level
+        The level they are read from.
+    boxes
+        (n, 4) squares around all spots, (left, top, right, bottom) in px of that level.
+    inside
+        (n,) whether each lies wholly in the image.
+    margin
+        How many px around a box the resampling filter sees.
+    pixels
+        Side of a tile in px.
+    """
+
+    level: int
+    boxes: NDArray[np.float64]
+    inside: NDArray[np.bool_]
+    margin: int
+    pixels: int
+
+    @classmethod
+    def of(cls, slide: Slide, side_um: float, pixels: int) -> _Kind:
+        side_px = side_um / slide.mpp
+        level = slide.image.level_for(side_px / pixels)
+        factor_y, factor_x = slide.image.factors[level]
+        boxes = slide.boxes_px(side_um) / (factor_x, factor_y, factor_x, factor_y)
+        shrinkage = side_px / min(factor_y, factor_x) / pixels
+        margin = max(_MARGIN_PX, math.ceil(_REACH_PX * shrinkage) + 1)
+        return cls(level, boxes, slide.inside(side_um), margin, pixels)
+
+    def regions(self, spots: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return (n, 4) the px that the tiles of some spots are made of: left, top, right, bottom."""
+        boxes = self.boxes[spots]
+        low, high = np.floor(boxes[:, :2]) - self.margin, np.ceil(boxes[:, 2:]) + self.margin
+        return np.hstack([low, high]).astype(np.intp)
+
+
+def _batches(slide: Slide, level: int, spots: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
+    """Split spots into blocks, in raster order, and blocks that are too full into batches."""
+    if len(spots) == 0:
+        return []
+    cell = np.floor(slide.spots.centres_px[spots] / (_BLOCK_PX * slide.image.factors[level][0])).astype(int)
     order = np.lexsort((cell[:, 0], cell[:, 1]))
     edges = np.flatnonzero(np.any(np.diff(cell[order], axis=0) != 0, axis=1)) + 1
-    for block in np.split(spots[order], edges):
-        for start in range(0, len(block), batch):
-            part = block[start : start + batch]
-            spot, niche = (
-                _crop(slide, level, slide.boxes_px(side)[part], spec.pixels)
-                for side, level in zip(sides, levels, strict=True)
-            )
-            yield TileBatch(part, spot, niche)
+    blocks = np.split(spots[order], edges)
+    return [block[start : start + batch] for block in blocks for start in range(0, len(block), batch)]
 
 
-def _crop(slide: Slide, level: int, boxes_px: NDArray[np.float64], pixels: int) -> NDArray[np.uint8]:
-    """Cut boxes, in level-0 px, out of one region of a level that holds them all."""
-    factor_y, factor_x = slide.image.factors[level]
-    boxes = boxes_px / (factor_x, factor_y, factor_x, factor_y)
-    height, width = slide.image.levels[level].shape[1:]
-    left, top = (math.floor(low) - _MARGIN_PX for low in boxes[:, :2].min(axis=0))
-    right, bottom = (math.ceil(high) + _MARGIN_PX for high in boxes[:, 2:].max(axis=0))
-    inner = max(0, left), max(0, top), min(width, right), min(height, bottom)
-    region = slide.image.read(level, slice(inner[1], inner[3]), slice(inner[0], inner[2]))
-    beyond = ((inner[1] - top, bottom - inner[3]), (inner[0] - left, right - inner[2]), (0, 0))
-    if np.any(beyond):
-        region = np.pad(region, beyond, mode="reflect" if min(region.shape[:2]) > 1 else "edge")
-    tiles = np.empty((len(boxes), pixels, pixels, 3), dtype=np.uint8)
-    for tile, box in zip(tiles, boxes - (left, top, left, top), strict=True):
-        x0, y0 = (math.floor(low) - _MARGIN_PX for low in box[:2])
-        x1, y1 = (math.ceil(high) + _MARGIN_PX for high in box[2:])
-        around = Image.fromarray(np.ascontiguousarray(region[y0:y1, x0:x1]))
-        inner_box = tuple(box - (x0, y0, x0, y0))
-        tile[:] = np.asarray(around.resize((pixels, pixels), Image.Resampling.LANCZOS, inner_box))
+def _read_batch(cache: ChunkCache, step: int, spots: NDArray[np.intp], kinds: list[_Kind]) -> TileBatch:
+    try:
+        spot, niche = (_cut(cache, spots, kind) for kind in kinds)
+    finally:
+        cache.done(step)
+    return TileBatch(spots, spot, niche, edge=~np.logical_and(*(kind.inside[spots] for kind in kinds)))
+
+
+def _cut(cache: ChunkCache, spots: NDArray[np.intp], kind: _Kind) -> NDArray[np.uint8]:
+    """Cut the tiles of some spots: (n, pixels, pixels, 3) uint8."""
+    size = (kind.pixels, kind.pixels)
+    tiles = np.empty((len(spots), *size, 3), dtype=np.uint8)
+    for tile, box, region in zip(tiles, kind.boxes[spots], kind.regions(spots).tolist(), strict=True):
+        around = cache.cut(Region(kind.level, *region))
+        left, top = region[:2]
+        tile[:] = np.asarray(around.resize(size, Image.Resampling.LANCZOS, tuple(box - (left, top, left, top))))
     return tiles
