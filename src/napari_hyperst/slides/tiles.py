@@ -16,8 +16,10 @@ from PIL import Image
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides.chunks import ChunkCache, Pieces, Region
+from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.slides.slide import Slide
+from napari_hyperst.slides.stains import Macenko, StainMap, WhiteBalance
 
 #: Side of the blocks of spots whose tiles are read together, in px of the level of their spot tiles.
 _BLOCK_PX = 2048
@@ -26,6 +28,12 @@ _BLOCK_PX = 2048
 _MARGIN_PX = 8
 #: How far Pillow's Lanczos filter reaches, in px of the tile.
 _REACH_PX = 3
+#: Stains are found in about so many px of the tiles of so many spots, both evenly spread.
+_STAIN_SPOTS = 64
+_STAIN_PX = 500_000
+#: Glass is looked for in the coarsest level, or where that is larger than this, in blocks evenly spread over it.
+_OVERVIEW_PX = 2048
+_OVERVIEW_BLOCKS = 8
 #: More threads than this find nothing to do.
 _MAX_THREADS = 8
 
@@ -91,8 +99,39 @@ def spots_with_tiles(slide: Slide, spec: TileSpec) -> NDArray[np.intp]:
     return kept
 
 
+def fit_stains(slide: Slide, spec: TileSpec) -> StainMap | None:
+    """Fit the normalisation of stains that a spec asks for to a slide; None where it asks for none.
+
+    White is balanced by the whole slide; stains are found in spot tiles spread over it, so that what is found hangs on
+    the slide and the spec alone.
+
+    Raises
+    ------
+    ConfigError
+        If what it needs is not installed.
+    SlideError
+        If no stains are found, or pixels cannot be read or decoded.
+    """
+    if spec.stain == "none":
+        return None
+    if spec.stain == "white_balance":
+        return WhiteBalance.fit(_overview(slide.image), slide.path)
+    spots = spots_with_tiles(slide, spec)
+    spots = spots[np.lexsort(slide.spots.centres_px[spots].T)]
+    spots = spots[np.linspace(0, len(spots) - 1, min(len(spots), _STAIN_SPOTS)).astype(np.intp)]
+    kind = _Kind.of(slide, spec.spot_um, spec.pixels)
+    tiles = [cut for _, (cut,) in _read(slide, [kind], spots, batch=1, threads=_threads())]
+    pixels = np.concatenate(tiles).reshape(-1, 3)
+    return Macenko.fit(pixels[:: max(1, len(pixels) // _STAIN_PX)], slide.path)
+
+
 def read_tiles(
-    slide: Slide, spec: TileSpec, spots: NDArray[np.intp], batch: int = 64, threads: int | None = None
+    slide: Slide,
+    spec: TileSpec,
+    spots: NDArray[np.intp],
+    batch: int = 64,
+    threads: int | None = None,
+    stains: StainMap | None = None,
 ) -> Generator[TileBatch, None, None]:
     """Read the tiles of some spots, a block of neighbouring spots at a time.
 
@@ -113,6 +152,8 @@ def read_tiles(
         The most spots to yield at once.
     threads
         How many threads read, decode and resample; by default as many as there are cores, up to eight.
+    stains
+        What ``fit_stains`` gave for this slide and spec; fitted here if it is not given.
 
     Yields
     ------
@@ -121,19 +162,18 @@ def read_tiles(
 
     Raises
     ------
+    ConfigError
+        If the stains' normalisation needs what is not installed.
     SlideError
-        If the niche has no side, or pixels cannot be read or decoded.
+        If the niche has no side, no stains are found, or pixels cannot be read or decoded.
     """
-    threads = threads or min(_MAX_THREADS, os.cpu_count() or 1)
     kinds = [_Kind.of(slide, side, spec.pixels) for side in (spec.spot_um, niche_um(slide, spec))]
-    parts = _batches(slide, kinds[0].level, spots, batch)
-    pieces = Pieces(slide.image)
-    needed = [set().union(*(pieces.touched(kind.level, kind.regions(part)) for kind in kinds)) for part in parts]
-    cache = ChunkCache(pieces, needed)
-    tasks = (partial(_read_batch, cache, step, part, kinds) for step, part in enumerate(parts))
-    with closing(read_ahead(tasks, threads, depth=threads)) as batches:
-        for tiles, _ in batches:
-            yield tiles
+    if len(spots) > 0 and stains is None:
+        stains = fit_stains(slide, spec)
+    inside = np.logical_and(*(kind.inside for kind in kinds))
+    with closing(_read(slide, kinds, spots, batch, threads or _threads(), stains)) as parts:
+        for part, (spot, niche) in parts:
+            yield TileBatch(part, spot, niche, edge=~inside[part])
 
 
 @dataclass(frozen=True)
@@ -188,20 +228,60 @@ def _batches(slide: Slide, level: int, spots: NDArray[np.intp], batch: int) -> l
     return [block[start : start + batch] for block in blocks for start in range(0, len(block), batch)]
 
 
-def _read_batch(cache: ChunkCache, step: int, spots: NDArray[np.intp], kinds: list[_Kind]) -> TileBatch:
-    try:
-        spot, niche = (_cut(cache, spots, kind) for kind in kinds)
-    finally:
-        cache.done(step)
-    return TileBatch(spots, spot, niche, edge=~np.logical_and(*(kind.inside[spots] for kind in kinds)))
+def _read(
+    slide: Slide,
+    kinds: list[_Kind],
+    spots: NDArray[np.intp],
+    batch: int,
+    threads: int,
+    stains: StainMap | None = None,
+) -> Generator[tuple[NDArray[np.intp], list[NDArray[np.uint8]]], None, None]:
+    """Yield spots, a part at a time, and their tiles of each kind."""
+    parts = _batches(slide, kinds[0].level, spots, batch)
+    pieces = Pieces(slide.image)
+    needed = [set().union(*(pieces.touched(kind.level, kind.regions(part)) for kind in kinds)) for part in parts]
+    cache = ChunkCache(pieces, needed)
+
+    def read(step: int) -> list[NDArray[np.uint8]]:
+        try:
+            return [_cut(cache, parts[step], kind, stains) for kind in kinds]
+        finally:
+            cache.done(step)
+
+    tasks = (partial(read, step) for step in range(len(parts)))
+    with closing(read_ahead(tasks, threads, depth=threads)) as found:
+        for part, (tiles, _) in zip(parts, found, strict=True):
+            yield part, tiles
 
 
-def _cut(cache: ChunkCache, spots: NDArray[np.intp], kind: _Kind) -> NDArray[np.uint8]:
+def _threads() -> int:
+    return min(_MAX_THREADS, os.cpu_count() or 1)
+
+
+def _cut(cache: ChunkCache, spots: NDArray[np.intp], kind: _Kind, stains: StainMap | None) -> NDArray[np.uint8]:
     """Cut the tiles of some spots: (n, pixels, pixels, 3) uint8."""
     size = (kind.pixels, kind.pixels)
     tiles = np.empty((len(spots), *size, 3), dtype=np.uint8)
     for tile, box, region in zip(tiles, kind.boxes[spots], kind.regions(spots).tolist(), strict=True):
         around = cache.cut(Region(kind.level, *region))
         left, top = region[:2]
-        tile[:] = np.asarray(around.resize(size, Image.Resampling.LANCZOS, tuple(box - (left, top, left, top))))
+        cut = np.asarray(around.resize(size, Image.Resampling.LANCZOS, tuple(box - (left, top, left, top))))
+        tile[:] = cut if stains is None else stains(cut)
     return tiles
+
+
+def _overview(image: Pyramid) -> NDArray[np.uint8]:
+    """Return (n, 3) px of all of an image."""
+    level = len(image.levels) - 1
+    rows, columns = (_spread(side) for side in image.levels[level].shape[1:])
+    return np.concatenate([image.read(level, y, x).reshape(-1, 3) for y in rows for x in columns])
+
+
+def _spread(side: int) -> list[slice]:
+    """Return all of a side, or blocks evenly spread over it."""
+    if side <= _OVERVIEW_PX:
+        return [slice(0, side)]
+    width = _OVERVIEW_PX // _OVERVIEW_BLOCKS
+    return [
+        slice(start, start + width) for start in np.linspace(0, side - width, _OVERVIEW_BLOCKS).astype(int).tolist()
+    ]
