@@ -57,6 +57,30 @@ def test_spots_at_the_edge_are_left_out_with_a_warning_and_incomplete_niches_fla
     assert not prediction.complete_niche[~slide.lattice.complete[prediction.spots]].any()
 
 
+def test_spots_that_see_a_reflection_are_flagged(tiny_section: Path, tiny_checkpoint: Checkpoint) -> None:
+    slide = open_slide(tiny_section)
+    prediction = predict(slide, tiny_checkpoint)
+    assert 0 < prediction.inside_image.sum() < len(prediction.spots)
+    edge = np.ones(len(slide.spots), dtype=bool)
+    for tiles in read_tiles(slide, TileSpec(), prediction.spots):
+        edge[tiles.spots] = tiles.edge
+    assert np.array_equal(prediction.inside_image, ~edge[prediction.spots])
+    assert prediction.inside_image[prediction.complete_niche].all()
+
+
+def test_a_prediction_normalises_stains_as_training_did(tiny_section: Path, tiny_checkpoint: Checkpoint) -> None:
+    slide = open_slide(tiny_section)
+    spec = TileSpec(stain="white_balance")
+    card = tiny_checkpoint.card.model_copy(update={"tiles": spec})
+    balanced = predict(slide, replace(tiny_checkpoint, card=card), precision="float32")
+    plain = predict(slide, tiny_checkpoint, precision="float32")
+    (tiles,) = read_tiles(slide, spec, balanced.spots[[3]])
+    with torch.no_grad():
+        alone = tiny_checkpoint.model(Batch(torch.from_numpy(tiles.spot), torch.from_numpy(tiles.niche)))
+    np.testing.assert_allclose(balanced.expression[[3]], alone.prediction, rtol=1e-4, atol=1e-5)
+    assert np.abs(balanced.expression - plain.expression).max() > 1e-3
+
+
 def test_spots_of_training_sections_are_flagged(tiny_section: Path, tiny_checkpoint: Checkpoint) -> None:
     slide = open_slide(tiny_section)
     assert not predict(slide, tiny_checkpoint).in_training.any()

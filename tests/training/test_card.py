@@ -313,6 +313,14 @@ def test_a_card_with_little_to_say_says_so() -> None:
     assert "The encoder started from the checkpoint big, whose weights have the sha256 cd." in page.paragraphs
 
 
+def test_a_card_says_what_was_done_about_stains() -> None:
+    page = Page(model_card(card_of(tiles=TileSpec(stain="macenko")), PANEL))
+    (size,) = (words for words in page.paragraphs if words.startswith("Tiles: "))
+    said = "224 px. Each slide's haematoxylin and eosin are normalised to one reference (Macenko et al., ISBI 2009)."
+    assert size.endswith(said)
+    assert "stain: macenko" in page.source
+
+
 def test_a_checkpoint_with_card_and_picture_beside_it_is_loaded(tiny_checkpoint_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_checkpoint_folder, tmp_path / "best"))
     before = load_checkpoint(folder)

@@ -56,6 +56,18 @@ def test_tiles_come_row_by_row_whatever_slide_they_are_on(slide: Slide, pixels: 
     assert torch.equal(fetched.detected, pixels.detected[rows])
 
 
+def test_stains_are_normalised_as_prediction_will(slide: Slide, encoder: Encoder) -> None:
+    spec = SPEC.model_copy(update={"stain": "white_balance"})
+    pixels = build_training_set([slide], PANEL, encoder, spec, cache="off")
+    spots = trainable_spots(slide, spec)
+    fetched = pixels.fetch(torch.tensor([5, 2]), torch.zeros(2, dtype=torch.long))
+    for row, tile in zip((5, 2), fetched.states, strict=True):
+        (wanted,), (plain,) = (list(read_tiles(slide, one, spots[[row]])) for one in (spec, SPEC))
+        np.testing.assert_array_equal(tile[0], wanted.spot[0])
+        np.testing.assert_array_equal(tile[1], wanted.niche[0])
+        assert not np.array_equal(wanted.niche, plain.niche)
+
+
 def test_both_tiles_of_a_spot_are_turned_alike_as_numpy_turns_them(pixels: TrainingSet) -> None:
     rows, symmetry = torch.arange(8), torch.tensor([3, 0, 7, 1, 5, 2, 6, 4])
     upright = pixels.batch(rows, torch.zeros_like(rows), CPU)

@@ -65,6 +65,8 @@ class Prediction[SlideT]:
         One per relation whose embeddings exist.
     complete_niche
         (n,) whether the whole ring of neighbours is there and the niche tile lies in the image.
+    inside_image
+        (n,) whether both tiles lie wholly in the image; where not, part of the niche tile is the image's reflection.
     in_training
         (n,) whether the checkpoint, or the encoder that it started from, was trained on the spot's section.
     curvature
@@ -85,6 +87,7 @@ class Prediction[SlideT]:
     norms: dict[Embedding, NDArray[np.float64]]
     cones: tuple[Cones, ...]
     complete_niche: NDArray[np.bool_]
+    inside_image: NDArray[np.bool_]
     in_training: NDArray[np.bool_]
     curvature: float
     card: Card

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
 class TileSpec(BaseModel):
-    """Size of the spot tile and of the niche tile around each spot.
+    """Size of the spot tile and of the niche tile around each spot, and what is done to their colours.
 
     Attributes
     ----------
@@ -19,6 +19,10 @@ class TileSpec(BaseModel):
         that holds the spot and its first ring of neighbours.
     pixels
         Side in px to which both tiles are resampled.
+    stain
+        How the colours of a slide are normalised: not at all, so that glass is white (``"white_balance"``), or so that
+        haematoxylin and eosin are those of a reference (``"macenko"``, which needs the extra ``stain``). It is fitted
+        to each slide as a whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -26,3 +30,4 @@ class TileSpec(BaseModel):
     spot_um: PositiveFloat = 112.0
     niche_um: PositiveFloat | Literal["ring"] = "ring"
     pixels: PositiveInt = Field(default=224, ge=14, le=1024)
+    stain: Literal["none", "white_balance", "macenko"] = "none"

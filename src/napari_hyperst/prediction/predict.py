@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +42,8 @@ def predict(
 ) -> Prediction[Slide]:
     """Predict gene expression, and place each spot in the hierarchy.
 
-    Spots whose spot tile reaches over the image's edge are left out; those whose niche is incomplete are kept
-    and flagged.
+    Spots whose spot tile reaches over the image's edge are left out. Those whose niche tile does see the image's
+    reflection there and are flagged, as are those whose ring of neighbours is incomplete.
 
     Parameters
     ----------
@@ -70,6 +69,8 @@ def predict(
     ------
     CheckpointError
         If the slide has counts, but of none of the checkpoint's genes.
+    ConfigError
+        If the checkpoint's stain normalisation needs what is not installed.
     SlideError
         If no spot tile lies in the image, or pixels cannot be read.
     """
@@ -110,6 +111,7 @@ def predict(
         norms=distances_from_origin(points, c, alignment.geometry),
         cones=entailment_cones(points, alignment.relations, c, alignment.min_radius, alignment.geometry),
         complete_niche=(slide.lattice.complete & slide.inside(side))[spots],
+        inside_image=slide.inside(max(spec.spot_um, side))[spots],
         in_training=np.full(len(spots), checkpoint.card.has_seen(slide.fingerprint)),
         curvature=c,
         card=checkpoint.card,
@@ -138,7 +140,7 @@ def _run(
     row_of[spots] = np.arange(len(spots))
     results: dict[str, NDArray[np.float32]] = {}
     done = 0
-    for tiles in _read_ahead(read_tiles(slide, spec, spots, batch_size)):
+    for tiles in read_tiles(slide, spec, spots, batch_size):  # in threads, ahead of the model
         start = 0
         while start < len(tiles.spots):
             part = slice(start, start + batch_size)
@@ -181,15 +183,6 @@ def _forward(model: Method, tiles: TileBatch, part: slice, measured: Measured | 
             if modality(name) == "gene":
                 result[name][~counted] = np.nan
     return result
-
-
-def _read_ahead(batches: Iterator[TileBatch]) -> Iterator[TileBatch]:
-    """Read the next batch of tiles in a thread while the model is at work on this one."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
 
 
 def _measured(slide: Slide, checkpoint: Checkpoint) -> Measured | None:

@@ -170,6 +170,7 @@ def prediction_table(prediction: Prediction[Slide], command: str = "") -> AnnDat
         obs[f"exterior_angle_{cones.relation.name}"] = cones.exterior_angle.astype(np.float32)
         obs[f"half_aperture_{cones.relation.name}"] = cones.half_aperture.astype(np.float32)
     obs["complete_niche"] = prediction.complete_niche
+    obs["inside_image"] = prediction.inside_image
     obs["in_training"] = prediction.in_training
     var = pd.DataFrame(index=list(prediction.panel.genes))
     layers = {}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +15,27 @@ from PIL import Image
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tiles import TileSpec
+from napari_hyperst.slides.chunks import ChunkCache, Pieces, Region
+from napari_hyperst.slides.image import Pyramid
+from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.slides.slide import Slide
+from napari_hyperst.slides.stains import Macenko, StainMap, WhiteBalance
 
-#: Side of the blocks of spots whose pixels are read at once, in px of the level they are read from.
+#: Side of the blocks of spots whose tiles are read together, in px of the level of their spot tiles.
 _BLOCK_PX = 2048
-#: Margin around a box, in px of its level, so that the resampling filter sees what lies beyond the edge.
+#: Least margin around a box, in px of its level, so that the resampling filter sees what lies beyond the edge. Pillow
+#: rounds boxes to single precision, so another margin changes some px by a grey level.
 _MARGIN_PX = 8
+#: How far Pillow's Lanczos filter reaches, in px of the tile.
+_REACH_PX = 3
+#: Stains are found in about so many px of the tiles of so many spots, both evenly spread.
+_STAIN_SPOTS = 64
+_STAIN_PX = 500_000
+#: Glass is looked for in the coarsest level, or where that is larger than this, in blocks evenly spread over it.
+_OVERVIEW_PX = 2048
+_OVERVIEW_BLOCKS = 8
+#: More threads than this find nothing to do.
+_MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -30,11 +48,14 @@ class TileBatch:
         (n,) indices of the spots.
     spot, niche
         (n, pixels, pixels, 3) uint8 RGB.
+    edge
+        (n,) whether a tile reaches over the image's edge, so that part of it is the image's reflection.
     """
 
     spots: NDArray[np.intp]
     spot: NDArray[np.uint8]
     niche: NDArray[np.uint8]
+    edge: NDArray[np.bool_]
 
 
 def niche_um(slide: Slide, spec: TileSpec) -> float:
@@ -78,12 +99,46 @@ def spots_with_tiles(slide: Slide, spec: TileSpec) -> NDArray[np.intp]:
     return kept
 
 
-def read_tiles(slide: Slide, spec: TileSpec, spots: NDArray[np.intp], batch: int = 64) -> Iterator[TileBatch]:
+def fit_stains(slide: Slide, spec: TileSpec) -> StainMap | None:
+    """Fit the normalisation of stains that a spec asks for to a slide; None where it asks for none.
+
+    White is balanced by the whole slide; stains are found in spot tiles spread over it, so that what is found hangs on
+    the slide and the spec alone.
+
+    Raises
+    ------
+    ConfigError
+        If what it needs is not installed.
+    SlideError
+        If no stains are found, or pixels cannot be read or decoded.
+    """
+    if spec.stain == "none":
+        return None
+    if spec.stain == "white_balance":
+        return WhiteBalance.fit(_overview(slide.image), slide.path)
+    spots = spots_with_tiles(slide, spec)
+    spots = spots[np.lexsort(slide.spots.centres_px[spots].T)]
+    spots = spots[np.linspace(0, len(spots) - 1, min(len(spots), _STAIN_SPOTS)).astype(np.intp)]
+    kind = _Kind.of(slide, spec.spot_um, spec.pixels)
+    tiles = [cut for _, (cut,) in _read(slide, [kind], spots, batch=1, threads=_threads())]
+    pixels = np.concatenate(tiles).reshape(-1, 3)
+    return Macenko.fit(pixels[:: max(1, len(pixels) // _STAIN_PX)], slide.path)
+
+
+def read_tiles(
+    slide: Slide,
+    spec: TileSpec,
+    spots: NDArray[np.intp],
+    batch: int = 64,
+    threads: int | None = None,
+    stains: StainMap | None = None,
+) -> Generator[TileBatch, None, None]:
     """Read the tiles of some spots, a block of neighbouring spots at a time.
 
-    Each block's pixels are read once for all its tiles, from the coarsest level that is fine enough, and
-    resampled with an anti-aliasing filter on sub-pixel boxes. Niche tiles that reach over the image's edge see
-    its reflection.
+    Tiles come from the coarsest level that is fine enough, resampled with an anti-aliasing filter on sub-pixel boxes.
+    Each chunk of a level is read once for all tiles that touch it. Tiles that reach over the image's edge see its
+    reflection, and are flagged. Threads read as many batches ahead of the consumer as there are threads; the tiles
+    and their order do not hang on how many.
 
     Parameters
     ----------
@@ -95,45 +150,138 @@ def read_tiles(slide: Slide, spec: TileSpec, spots: NDArray[np.intp], batch: int
         (n,) indices of the spots, in any order.
     batch
         The most spots to yield at once.
+    threads
+        How many threads read, decode and resample; by default as many as there are cores, up to eight.
+    stains
+        What ``fit_stains`` gave for this slide and spec; fitted here if it is not given.
 
     Yields
     ------
     TileBatch
         Blocks in raster order; every spot once.
+
+    Raises
+    ------
+    ConfigError
+        If the stains' normalisation needs what is not installed.
+    SlideError
+        If the niche has no side, no stains are found, or pixels cannot be read or decoded.
     """
-    sides = (spec.spot_um, niche_um(slide, spec))
-    levels = [slide.image.level_for(side / slide.mpp / spec.pixels) for side in sides]
-    block_px = _BLOCK_PX * slide.image.factors[levels[0]][0]
-    cell = np.floor(slide.spots.centres_px[spots] / block_px).astype(int)
+    kinds = [_Kind.of(slide, side, spec.pixels) for side in (spec.spot_um, niche_um(slide, spec))]
+    if len(spots) > 0 and stains is None:
+        stains = fit_stains(slide, spec)
+    inside = np.logical_and(*(kind.inside for kind in kinds))
+    with closing(_read(slide, kinds, spots, batch, threads or _threads(), stains)) as parts:
+        for part, (spot, niche) in parts:
+            yield TileBatch(part, spot, niche, edge=~inside[part])
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The spot tiles of a slide, or its niche tiles.
+
+    Attributes
+    ----------
+    level
+        The level they are read from.
+    boxes
+        (n, 4) squares around all spots, (left, top, right, bottom) in px of that level.
+    inside
+        (n,) whether each lies wholly in the image.
+    margin
+        How many px around a box the resampling filter sees.
+    pixels
+        Side of a tile in px.
+    """
+
+    level: int
+    boxes: NDArray[np.float64]
+    inside: NDArray[np.bool_]
+    margin: int
+    pixels: int
+
+    @classmethod
+    def of(cls, slide: Slide, side_um: float, pixels: int) -> _Kind:
+        side_px = side_um / slide.mpp
+        level = slide.image.level_for(side_px / pixels)
+        factor_y, factor_x = slide.image.factors[level]
+        boxes = slide.boxes_px(side_um) / (factor_x, factor_y, factor_x, factor_y)
+        shrinkage = side_px / min(factor_y, factor_x) / pixels
+        margin = max(_MARGIN_PX, math.ceil(_REACH_PX * shrinkage) + 1)
+        return cls(level, boxes, slide.inside(side_um), margin, pixels)
+
+    def regions(self, spots: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return (n, 4) the px that the tiles of some spots are made of: left, top, right, bottom."""
+        boxes = self.boxes[spots]
+        low, high = np.floor(boxes[:, :2]) - self.margin, np.ceil(boxes[:, 2:]) + self.margin
+        return np.hstack([low, high]).astype(np.intp)
+
+
+def _batches(slide: Slide, level: int, spots: NDArray[np.intp], batch: int) -> list[NDArray[np.intp]]:
+    """Split spots into blocks, in raster order, and blocks that are too full into batches."""
+    if len(spots) == 0:
+        return []
+    cell = np.floor(slide.spots.centres_px[spots] / (_BLOCK_PX * slide.image.factors[level][0])).astype(int)
     order = np.lexsort((cell[:, 0], cell[:, 1]))
     edges = np.flatnonzero(np.any(np.diff(cell[order], axis=0) != 0, axis=1)) + 1
-    for block in np.split(spots[order], edges):
-        for start in range(0, len(block), batch):
-            part = block[start : start + batch]
-            spot, niche = (
-                _crop(slide, level, slide.boxes_px(side)[part], spec.pixels)
-                for side, level in zip(sides, levels, strict=True)
-            )
-            yield TileBatch(part, spot, niche)
+    blocks = np.split(spots[order], edges)
+    return [block[start : start + batch] for block in blocks for start in range(0, len(block), batch)]
 
 
-def _crop(slide: Slide, level: int, boxes_px: NDArray[np.float64], pixels: int) -> NDArray[np.uint8]:
-    """Cut boxes, in level-0 px, out of one region of a level that holds them all."""
-    factor_y, factor_x = slide.image.factors[level]
-    boxes = boxes_px / (factor_x, factor_y, factor_x, factor_y)
-    height, width = slide.image.levels[level].shape[1:]
-    left, top = (math.floor(low) - _MARGIN_PX for low in boxes[:, :2].min(axis=0))
-    right, bottom = (math.ceil(high) + _MARGIN_PX for high in boxes[:, 2:].max(axis=0))
-    inner = max(0, left), max(0, top), min(width, right), min(height, bottom)
-    region = slide.image.read(level, slice(inner[1], inner[3]), slice(inner[0], inner[2]))
-    beyond = ((inner[1] - top, bottom - inner[3]), (inner[0] - left, right - inner[2]), (0, 0))
-    if np.any(beyond):
-        region = np.pad(region, beyond, mode="reflect" if min(region.shape[:2]) > 1 else "edge")
-    tiles = np.empty((len(boxes), pixels, pixels, 3), dtype=np.uint8)
-    for tile, box in zip(tiles, boxes - (left, top, left, top), strict=True):
-        x0, y0 = (math.floor(low) - _MARGIN_PX for low in box[:2])
-        x1, y1 = (math.ceil(high) + _MARGIN_PX for high in box[2:])
-        around = Image.fromarray(np.ascontiguousarray(region[y0:y1, x0:x1]))
-        inner_box = tuple(box - (x0, y0, x0, y0))
-        tile[:] = np.asarray(around.resize((pixels, pixels), Image.Resampling.LANCZOS, inner_box))
+def _read(
+    slide: Slide,
+    kinds: list[_Kind],
+    spots: NDArray[np.intp],
+    batch: int,
+    threads: int,
+    stains: StainMap | None = None,
+) -> Generator[tuple[NDArray[np.intp], list[NDArray[np.uint8]]], None, None]:
+    """Yield spots, a part at a time, and their tiles of each kind."""
+    parts = _batches(slide, kinds[0].level, spots, batch)
+    pieces = Pieces(slide.image)
+    needed = [set().union(*(pieces.touched(kind.level, kind.regions(part)) for kind in kinds)) for part in parts]
+    cache = ChunkCache(pieces, needed)
+
+    def read(step: int) -> list[NDArray[np.uint8]]:
+        try:
+            return [_cut(cache, parts[step], kind, stains) for kind in kinds]
+        finally:
+            cache.done(step)
+
+    tasks = (partial(read, step) for step in range(len(parts)))
+    with closing(read_ahead(tasks, threads, depth=threads)) as found:
+        for part, (tiles, _) in zip(parts, found, strict=True):
+            yield part, tiles
+
+
+def _threads() -> int:
+    return min(_MAX_THREADS, os.cpu_count() or 1)
+
+
+def _cut(cache: ChunkCache, spots: NDArray[np.intp], kind: _Kind, stains: StainMap | None) -> NDArray[np.uint8]:
+    """Cut the tiles of some spots: (n, pixels, pixels, 3) uint8."""
+    size = (kind.pixels, kind.pixels)
+    tiles = np.empty((len(spots), *size, 3), dtype=np.uint8)
+    for tile, box, region in zip(tiles, kind.boxes[spots], kind.regions(spots).tolist(), strict=True):
+        around = cache.cut(Region(kind.level, *region))
+        left, top = region[:2]
+        cut = np.asarray(around.resize(size, Image.Resampling.LANCZOS, tuple(box - (left, top, left, top))))
+        tile[:] = cut if stains is None else stains(cut)
     return tiles
+
+
+def _overview(image: Pyramid) -> NDArray[np.uint8]:
+    """Return (n, 3) px of all of an image."""
+    level = len(image.levels) - 1
+    rows, columns = (_spread(side) for side in image.levels[level].shape[1:])
+    return np.concatenate([image.read(level, y, x).reshape(-1, 3) for y in rows for x in columns])
+
+
+def _spread(side: int) -> list[slice]:
+    """Return all of a side, or blocks evenly spread over it."""
+    if side <= _OVERVIEW_PX:
+        return [slice(0, side)]
+    width = _OVERVIEW_PX // _OVERVIEW_BLOCKS
+    return [
+        slice(start, start + width) for start in np.linspace(0, side - width, _OVERVIEW_BLOCKS).astype(int).tolist()
+    ]

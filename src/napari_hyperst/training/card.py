@@ -37,6 +37,11 @@ _METRICS = {
     "mae": "absolute error of log2(count + 1)",
     "constant_genes": "genes predicted or measured constant",
 }
+_STAINS = {
+    "none": "",
+    "white_balance": " Each slide's colours are scaled so that glass is white.",
+    "macenko": " Each slide's haematoxylin and eosin are normalised to one reference (Macenko et al., ISBI 2009).",
+}
 #: How many genes are named; all are in the checkpoint's table.
 _NAMED_GENES = 12
 
@@ -283,7 +288,7 @@ def _data(card: Card) -> list[str]:
     ring = "the square that holds the spot and its ring of neighbours"
     niche = ring if card.tiles.niche_um == "ring" else f"{card.tiles.niche_um:g} µm"
     size = f"Tiles: spot {card.tiles.spot_um:g} µm, niche {niche}; both resampled to {card.tiles.pixels} px."
-    return [*lines, "", size, ""]
+    return [*lines, "", size + _STAINS[card.tiles.stain], ""]
 
 
 def _metrics(card: Card, genes: int, picture: str | None) -> list[str]:

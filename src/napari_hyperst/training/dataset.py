@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,7 +20,8 @@ from napari_hyperst.nouns.panel import GenePanel
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides.expression import detected_genes, log2_counts, niche_counts, spot_counts
 from napari_hyperst.slides.slide import Slide
-from napari_hyperst.slides.tiles import niche_um, read_tiles, spots_with_tiles
+from napari_hyperst.slides.stains import StainMap
+from napari_hyperst.slides.tiles import fit_stains, niche_um, read_tiles, spots_with_tiles
 from napari_hyperst.training.encoding import SYMMETRIES, Progress, encode_tiles, turn, turn_each
 from napari_hyperst.training.prefix_cache import map_states
 from napari_hyperst.training.stain import change_stains, draw_stains
@@ -55,7 +57,7 @@ class SlideTiles:
     slides, kept
         The slides, and the indices of the spots of each.
     spec
-        Sizes of the tiles.
+        Sizes and stains of the tiles.
     symmetries
         How many symmetries there are to ask for; tiles are upright under each, and turned on the device.
     """
@@ -68,18 +70,25 @@ class SlideTiles:
     def __len__(self) -> int:
         return self.symmetries
 
+    @cached_property
+    def stains(self) -> list[StainMap | None]:
+        """The normalisation of each slide's stains, fitted once."""
+        return [fit_stains(slide, self.spec) for slide in self.slides]
+
     def __getitem__(self, index: tuple[Tensor, Tensor], /) -> Tensor:
         """Return (B, 2, pixels, pixels, 3) uint8 upright spot and niche tiles of (B,) rows."""
         rows, place = np.unique(index[1].numpy(), return_inverse=True)
         starts = np.cumsum([0, *(len(spots) for spots in self.kept)])
         found = np.empty((len(rows), 2, self.spec.pixels, self.spec.pixels, 3), dtype=np.uint8)
-        for slide, spots, start, end in zip(self.slides, self.kept, starts, starts[1:], strict=False):
+        each = zip(self.slides, self.kept, self.stains, starts, starts[1:], strict=False)
+        for slide, spots, stains, start, end in each:
             here = np.flatnonzero((rows >= start) & (rows < end))
             if len(here) == 0:
                 continue
             place_of = np.full(len(slide.spots), -1)
-            place_of[spots[rows[here] - start]] = here
-            for tiles in read_tiles(slide, self.spec, spots[rows[here] - start], batch=len(here)):
+            asked = spots[rows[here] - start]
+            place_of[asked] = here
+            for tiles in read_tiles(slide, self.spec, asked, batch=len(here), stains=stains):
                 found[place_of[tiles.spots], 0] = tiles.spot
                 found[place_of[tiles.spots], 1] = tiles.niche
         return torch.from_numpy(found[place])

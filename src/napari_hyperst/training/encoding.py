@@ -16,9 +16,9 @@ from torch import Tensor
 from napari_hyperst.errors import ConfigError
 from napari_hyperst.models.encoders import Encoder
 from napari_hyperst.nouns.tiles import TileSpec
+from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.tiles import read_tiles
-from napari_hyperst.training.read_ahead import read_ahead
 
 #: The symmetries of the square: four quarter turns, and each of them mirrored.
 SYMMETRIES = 8

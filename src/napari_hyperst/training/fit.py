@@ -19,11 +19,11 @@ from napari_hyperst.models.hyperst import HyperST
 from napari_hyperst.models.method import Method
 from napari_hyperst.models.ridge import fit_ridge
 from napari_hyperst.nouns.training import TrainConfig
+from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.training.dataset import Fetched, TrainingSet
 from napari_hyperst.training.optimiser import average_into, build_optimiser, set_learning_rate, train_mode
 from napari_hyperst.training.order import epoch_order
 from napari_hyperst.training.processes import Processes
-from napari_hyperst.training.read_ahead import read_ahead
 from napari_hyperst.training.state import Progress
 from napari_hyperst.training.step import OutOfMemory, accumulate_gradient, divide, seed_of
 from napari_hyperst.training.validate import encoder_features, validate

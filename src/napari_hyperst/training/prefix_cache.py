@@ -21,7 +21,7 @@ from napari_hyperst.models.encoders import Encoder, weights_sha256
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides.image import cache_folder
 from napari_hyperst.slides.slide import Slide
-from napari_hyperst.slides.tiles import niche_um
+from napari_hyperst.slides.tiles import niche_um, spots_with_tiles
 from napari_hyperst.training.encoding import Progress, check_size, encode_slide, state_shape
 from napari_hyperst.training.state_files import StateFolder
 
@@ -130,6 +130,9 @@ class _Filling:
         self.folder, self.slides, self.kept = folder, slides, kept
         self.encoder, self.spec, self.symmetries = encoder, spec, symmetries
         contents = [slide_content(slide, spots) for slide, spots in zip(slides, kept, strict=True)]
+        if spec.stain != "none":  # is fitted to all spots of a slide, whichever are kept
+            fitted = [slide_content(slide, spots_with_tiles(slide, spec)) for slide in slides]
+            contents = [f"{content}, stains of {one}" for content, one in zip(contents, fitted, strict=True)]
         self.keys = [
             prefix_key(encoder, spec, niche_um(slide, spec), content, symmetry)
             for slide, content in zip(slides, contents, strict=True)
@@ -189,7 +192,7 @@ def prefix_key(encoder: Encoder, spec: TileSpec, niche_side_um: float, content: 
     encoder
         On its device.
     spec, niche_side_um
-        Sizes of the tiles, and the side of the niche on this slide in µm.
+        Sizes and stains of the tiles, and the side of the niche on this slide in µm.
     content
         The slide's, as ``slide_content`` gives it.
     symmetry
@@ -202,7 +205,7 @@ def prefix_key(encoder: Encoder, spec: TileSpec, niche_side_um: float, content: 
         "encoder": [known.timm_name, known.size, known.mean, known.std, known.adds_patch_mean, dict(known.options)],
         "first trained": encoder.first_trained,
         "computing": [str(encoder.dtype), next(encoder.parameters()).device.type],
-        "tiles": [spec.spot_um, niche_side_um, spec.pixels],
+        "tiles": [spec.spot_um, niche_side_um, spec.pixels, *([spec.stain] if spec.stain != "none" else [])],
         "symmetry": symmetry,
         "slide": content,
     }

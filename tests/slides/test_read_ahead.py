@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from napari_hyperst.training.read_ahead import read_ahead
+from napari_hyperst.slides.read_ahead import read_ahead
 
 
 def readers() -> list[threading.Thread]:
@@ -93,7 +93,7 @@ def test_closing_ends_the_threads_and_begins_nothing_more() -> None:
 def test_the_time_waited_is_that_of_the_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was ready is not waited for; what is read while the consumer waits is."""
     clock = [0.0]
-    monkeypatch.setattr("napari_hyperst.training.read_ahead.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("napari_hyperst.slides.read_ahead.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     done = threading.Event()
 
     def task() -> None:
