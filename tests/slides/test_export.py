@@ -18,7 +18,8 @@ from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.metrics import pearson_by_gene
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides.export import convert, export
+from napari_hyperst.slides.convert import convert
+from napari_hyperst.slides.export import export
 
 
 @pytest.fixture

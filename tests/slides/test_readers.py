@@ -12,7 +12,7 @@ from PIL import Image
 
 from napari_hyperst.errors import HyperSTError, HyperSTWarning, SlideError
 from napari_hyperst.slides import Slide, open_slide
-from napari_hyperst.slides.export import convert
+from napari_hyperst.slides.convert import convert
 
 
 def test_c2_has_its_published_geometry(c2: Slide) -> None:
