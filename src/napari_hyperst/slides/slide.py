@@ -299,7 +299,11 @@ def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
         raise SlideError(f"{scale} is no scale in µm/px", where=source.path, do="state a positive number")
     for other, whose in told[1:]:
         if abs(other / scale - 1) > _SCALE_TOLERANCE:
-            do = "check what you state (--mpp, or mpp=)" if stated is not None else "state the right one (--mpp, or mpp=)"
+            do = (
+                "check what you state (--mpp, or mpp=)"
+                if stated is not None
+                else "state the right one (--mpp, or mpp=)"
+            )
             warnings.warn(
                 f"{source.path}: {scale:.4g} µm/px is used, by {chosen}, which contradicts the {other:.4g} µm/px by "
                 f"{whose}; {do}, and check that image and spots are of one resolution",
