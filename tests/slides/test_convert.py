@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tracemalloc
@@ -127,75 +126,86 @@ def test_the_users_scale_stays_the_slides(tiny_section: Path, tmp_path: Path) ->
         assert open_slide(store).mpp == 0.55
 
 
+#: Opens the slide once, then converts it in children, each killed at a moment of its own.
 KILLED = """
-import os, signal, sys, threading
+import json, os, signal, sys, threading
 from pathlib import Path
+import spatialdata, zarr
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.convert import convert
 from napari_hyperst.slides.pyramid_writer import PyramidWriter
-import spatialdata, zarr
-moment, count, source, out = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-slide = open_slide(source)
-lock, calls = threading.Lock(), 0
-owner, name = {
+OWNERS = {
     "a level is made": (zarr, "create_array"),
     "the rest is written": (spatialdata.SpatialData, "write"),
     "a block is read": (PyramidWriter, "_source_pixels"),
     "a block is halved": (PyramidWriter, "_halved"),
     "something takes its name": (Path, "rename"),
-}[moment]
-was = getattr(owner, name)
-def counted(*args, **kwargs):
-    global calls
-    with lock:
-        calls += 1
-        if calls == count: os.kill(os.getpid(), signal.SIGKILL)
-    return was(*args, **kwargs)
-setattr(owner, name, counted)
-convert(slide, out)
+}
+slide = open_slide(sys.argv[1])
+for number, (moment, count) in enumerate(json.loads(sys.argv[3])):
+    child = os.fork()
+    if child == 0:
+        owner, name = OWNERS[moment]
+        was, lock, calls = getattr(owner, name), threading.Lock(), []
+        def counted(*args, **kwargs):
+            with lock:
+                calls.append(0)
+                if len(calls) == count: os.kill(os.getpid(), signal.SIGKILL)
+            return was(*args, **kwargs)
+        setattr(owner, name, counted)
+        folder = Path(sys.argv[2]) / str(number)
+        folder.mkdir()
+        convert(slide, folder / "corner.zarr")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 """
+#: The moment, the how many-th of its kind, and how many blocks are written by then at least.
 MOMENTS = [
-    ("a level is made", 2),
-    ("the rest is written", 1),
-    ("a block is read", 2),
-    ("a block is read", 8),
-    ("a block is halved", 1),
-    ("a block is halved", 5),
-    ("something takes its name", 1),  # the store without pixels
-    ("something takes its name", 2),  # its first level
-    ("something takes its name", 4),  # its last
-    ("something takes its name", 5),  # the store
+    ("a level is made", 2, 0),
+    ("the rest is written", 1, 0),
+    ("a block is read", 2, 0),
+    ("a block is read", 8, 3),
+    ("a block is halved", 1, 9),
+    ("a block is halved", 5, 13),
+    ("something takes its name", 1, 0),  # the store without pixels
+    ("something takes its name", 2, 14),  # its first level
+    ("something takes its name", 4, 14),  # its last
+    ("something takes its name", 5, 14),  # the store
 ]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize(("moment", "count"), MOMENTS)
-def test_a_killed_conversion_goes_on_where_it_stood(
-    tiny_section: Path, tiny: Slide, converted: Path, tmp_path: Path, cache: Path, moment: str, count: int
-) -> None:
-    out = tmp_path / "corner.zarr"
-    words = [sys.executable, "-c", KILLED, moment, str(count), str(tiny_section), str(out)]
-    assert subprocess.run(words, env=os.environ, check=False).returncode == -signal.SIGKILL
+@pytest.fixture(scope="module")
+def killed(tiny_section: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of folders, each with what a conversion left that was killed at one of the moments."""
+    if sys.platform == "win32":
+        pytest.skip("there is no SIGKILL")
+    folder = tmp_path_factory.mktemp("killed")
+    words = [tiny_section, folder, json.dumps([moment[:2] for moment in MOMENTS])]
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], env=os.environ, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(MOMENTS)), ids=[f"{moment} {count}" for moment, count, _ in MOMENTS])
+def test_a_killed_conversion_goes_on_where_it_stood(killed: Path, tiny: Slide, converted: Path, number: int) -> None:
+    out = killed / str(number) / "corner.zarr"
     assert not out.exists()
     folder = partial_folder(out)
     journal = folder / "pixels" / JOURNAL
     noted = journal.read_text().splitlines() if journal.exists() else []
-    written = {chunk: chunk.stat().st_mtime_ns for chunk in folder.rglob("c/*/*/*") if chunk.suffix != ".partial"}
-    assert (
-        len(written)
-        >= len(noted)
-        >= {"a block is halved": 9, "something takes its name": 14}.get(moment, 0)
-        * (count > 1 or moment == "a block is halved")
-    )
+    assert MOMENTS[number][2] <= len(noted) <= 14
+    written = [
+        (chunk.stat().st_ino, chunk.stat().st_mtime_ns)
+        for chunk in folder.rglob("c/0/*/*")
+        if chunk.suffix != ".partial" and "corner" in str(chunk)
+    ]
     reports: list[tuple[int, int]] = []
     convert(tiny, out, lambda done, total: reports.append((done, total)))
     assert reports[0] == (len(noted), 14)
     assert reports[-1] == (14, 14)
     assert contents(out) == contents(converted)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["corner.zarr"]
-    now = {chunk.stat().st_ino: chunk.stat().st_mtime_ns for chunk in out.rglob("c/*/*/*")}
-    kept = [time for time in written.values() if time in now.values()]
-    assert len(kept) >= len(noted)  # what was noted was not written again
+    assert [file.name for file in out.parent.iterdir()] == ["corner.zarr"]
+    now = {(chunk.stat().st_ino, chunk.stat().st_mtime_ns) for chunk in out.rglob("c/0/*/*")}
+    assert len(now.intersection(written)) >= len(noted)  # what was noted was not written again
 
 
 def test_a_torn_line_and_a_torn_chunk_are_none(

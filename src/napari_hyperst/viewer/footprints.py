@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from napari_hyperst.slides.slide import Slide
 
 KIND = "footprints"
-#: Colours of the outlines, apart from those of the spots, of H&E, and from each other without colour vision.
-_COLOURS = {"spot": "#ffd000", "niche": "#00331f"}
+#: Colours of the outlines, unlike those of the spots and of H&E.
+_COLOURS = {"spot": "#ffd000", "niche": "#00b050"}
 #: How wide a line is, relative to the spot tile's side.
-_WIDTH = 0.025
+_WIDTH = 0.05
 
 
 def tiles_of(entry: Entry) -> TileSpec:
