@@ -27,7 +27,7 @@ from spatialdata.transformations import get_transformation
 from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.files import write_whole
 from napari_hyperst.slides.image import Pyramid
-from napari_hyperst.slides.pyramid_writer import PyramidWriter
+from napari_hyperst.slides.pyramid_writer import JOURNAL, PyramidWriter
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
@@ -253,7 +253,7 @@ def _told(path: Path, folder: Path) -> Iterator[None]:
 
 
 def _any_pixels(folder: Path) -> bool:
-    journal = folder / _PIXELS / "done"
+    journal = folder / _PIXELS / JOURNAL
     with contextlib.suppress(OSError):
         return journal.stat().st_size > 0
     return False

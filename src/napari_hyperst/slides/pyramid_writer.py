@@ -76,7 +76,7 @@ class PyramidWriter:
     source: da.Array
     folder: Path
     where: str
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def shapes_px(self) -> tuple[tuple[int, int], ...]:
