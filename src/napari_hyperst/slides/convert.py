@@ -155,8 +155,8 @@ def _plan(slide: Slide, writer: PyramidWriter) -> dict[str, Any]:
     digest = hashlib.sha256()
     for y in np.linspace(0, max(0, height - _PROBE_PX), _PROBES).astype(int):
         for x in np.linspace(0, max(0, width - _PROBE_PX), _PROBES).astype(int):
-            square = slide.image.levels[0][:, y : y + _PROBE_PX, x : x + _PROBE_PX]
-            digest.update(np.ascontiguousarray(square.compute(scheduler="synchronous")).tobytes())
+            square = writer.read_source(slice(y, y + _PROBE_PX), slice(x, x + _PROBE_PX))
+            digest.update(np.ascontiguousarray(square).tobytes())
     return {
         "image": slide.source.image,
         "shape": list(writer.source.shape),

@@ -165,6 +165,22 @@ class PyramidWriter:
                         future.cancel()
                     raise
 
+    def read_source(self, y: slice, x: slice) -> NDArray[Any]:
+        """Read rows and columns of the source.
+
+        Raises
+        ------
+        SlideError
+            If they cannot be read.
+        """
+        try:
+            # in this thread: the blocks are what is worked on side by side
+            return np.asarray(self.source[:, y, x].compute(scheduler="synchronous"))
+        except Exception as error:  # any codec or store may fail, each with errors of its own
+            raise SlideError(
+                f"pixels could not be read ({error})", where=self.where, do="copy the image again from its source"
+            ) from error
+
     def _write_block(self, block: Block, journal: Any) -> None:
         pixels = self._source_pixels(block) if block.level == 0 else self._halved(block)
         zarr.open_array(self.level_folder(block.level), mode="r+")[:, block.y, block.x] = pixels
@@ -172,13 +188,7 @@ class PyramidWriter:
             journal.write(f"{block.key}{_WHOLE}\n".encode())
 
     def _source_pixels(self, block: Block) -> NDArray[Any]:
-        try:
-            # in this thread: the blocks are what is worked on side by side
-            return np.asarray(self.source[:, block.y, block.x].compute(scheduler="synchronous"))
-        except Exception as error:  # any codec or store may fail, each with errors of its own
-            raise SlideError(
-                f"pixels could not be read ({error})", where=self.where, do="copy the image again from its source"
-            ) from error
+        return self.read_source(block.y, block.x)
 
     def _halved(self, block: Block) -> NDArray[Any]:
         finer = zarr.open_array(self.level_folder(block.level - 1), mode="r")

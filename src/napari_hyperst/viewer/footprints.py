@@ -29,7 +29,7 @@ KIND = "footprints"
 #: Colours of the outlines, unlike those of the spots and of H&E.
 _COLOURS = {"spot": "#ffd000", "niche": "#00b050"}
 #: How wide a line is, relative to the spot tile's side.
-_WIDTH = 0.04
+_WIDTH = 0.05
 
 
 def tiles_of(entry: Entry) -> TileSpec:
