@@ -80,6 +80,59 @@ def test_convert_and_info(tiny_section: Path, tmp_path: Path, capsys: pytest.Cap
     assert told["mpp"] == pytest.approx(0.687, abs=0.01)
 
 
+def test_a_conversion_is_stopped_by_a_signal_and_gone_on_with(
+    tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_hyperst.slides.pyramid_writer import PyramidWriter
+
+    write, interrupts = PyramidWriter._write_block, iter([signal.SIGINT])
+
+    def interrupted(self: PyramidWriter, *block: object) -> None:
+        write(self, *block)  # type: ignore[arg-type]
+        for number in interrupts:  # once: the second time it ends at once
+            os.kill(os.getpid(), number)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(PyramidWriter, "_write_block", interrupted)
+    out = tmp_path / "c.zarr"
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", str(tiny_section), "--out", str(out), "--json"])
+    assert caught.value.code == 130
+    told = json.loads(capsys.readouterr().out)
+    assert told["stopped"] == str(out)
+    assert not out.exists()
+    monkeypatch.undo()
+    words = shlex.split(told["resume"])[1:]
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--json"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["store"] == str(out)
+    first = printed.err.split("blocks of pixels ")[1].split("/14")[0]
+    assert int(first) > 0
+    assert len(open_slide(out).spots) == 48
+    assert [file.name for file in tmp_path.iterdir()] == ["c.zarr"]
+
+
+def test_a_bar_shows_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_hyperst import terminal
+
+    now = [100.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    report = terminal.show_progress("blocks")
+    report(40, 100)  # it goes on where it stood: what was there took no time
+    now[0] += 10
+    report(60, 100)
+    report(61, 100)  # too soon after the last
+    now[0] += 20
+    report(100, 100)
+    lines = capsys.readouterr().err.split("\r")
+    assert lines[0].startswith("blocks [#########...............] 40/100 ")
+    assert lines[1].startswith("blocks [##############..........] 60/100, 20 s left")
+    assert lines[2].rstrip(" ").endswith("[########################] 100/100, 0 s left   \n")
+
+
 def test_train_reads_slides_settings_and_writes_a_checkpoint(
     tiny_section: Path, tiny_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +220,8 @@ BAD = {
     "out is taken": (["predict", "{slide}", "--out", "{slide}"], "is there already"),
     "no such device": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--device", "abacus"], "no device"),
     "no such precision": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--precision", "int1"], "no precision"),
+    "convert nothing": (["convert", "{tmp}/no", "--out", "{tmp}/o.zarr"], "there is nothing here"),
+    "convert at no scale": (["convert", "{slide}", "--out", "{tmp}/o.zarr", "--mpp", "0"], "no scale"),
     "convert onto a slide": (["convert", "{slide}", "--out", "{slide}"], "is there already"),
     "unknown setting": (["train", "--slides", "{slide}", "--out", "{tmp}/r", "--set", "epoch=1"], "mean epochs?"),
     "slide twice": (["predict", "{slide}", "{slide}", "--out", "{tmp}/o"], "several slides would be written"),

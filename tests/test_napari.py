@@ -20,7 +20,7 @@ import napari_hyperst
 from napari_hyperst._napari import get_reader, read, write
 from napari_hyperst.errors import StoreError
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides.export import convert
+from napari_hyperst.slides.convert import convert
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.viewer.session import session_of
 

@@ -11,7 +11,7 @@ __version__ = version("napari-hyperst")
 #: Public names and where they live; nothing is imported before it is asked for, so that importing this is cheap.
 _HOMES = {
     "open_slide": "napari_hyperst.slides",
-    "convert": "napari_hyperst.slides.export",
+    "convert": "napari_hyperst.slides.convert",
     "export": "napari_hyperst.slides.export",
     "load_checkpoint": "napari_hyperst.models.checkpoint",
     "predict": "napari_hyperst.prediction",

@@ -100,7 +100,8 @@ def write(path: str, layers: list[LayerData]) -> list[str]:
         )
     if len(keys) > 1:
         raise StoreError(f"a store holds one slide, not {len(keys)}", where=path, do="save the layers of one slide")
-    from napari_hyperst.slides.export import convert, write_table
+    from napari_hyperst.slides.convert import convert
+    from napari_hyperst.slides.export import write_table
     from napari_hyperst.viewer.session import entry_of
 
     entry = entry_of(keys.pop())

@@ -19,8 +19,9 @@ import typer
 from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
+from napari_hyperst.nouns.tasks import ConvertTask, SlideRef
 from napari_hyperst.slides.sample import sample_folder
-from napari_hyperst.terminal import say, show_progress, show_training, show_warning
+from napari_hyperst.terminal import say, show_events, show_progress, show_warning
 
 app = typer.Typer(
     help="Predict gene expression from H&E, with hyperbolic image-gene models. For research use only.",
@@ -95,14 +96,22 @@ def convert(
     table: TableOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a slide as a SpatialData Zarr with a chunked multiscale image."""
-    from napari_hyperst.slides import open_slide
-    from napari_hyperst.slides.export import convert as write
+    """Write a slide as a SpatialData Zarr with a chunked multiscale image.
+
+    What is stopped by Ctrl-C, killed, or ended by a full disk goes on where it stood when the same is asked again.
+    """
+    from napari_hyperst.jobs.foreground import convert_here
 
     started = time.perf_counter()
-    opened = open_slide(slide, mpp, image=image, table=table)
-    store = write(opened, out)
-    say({"store": str(store), "spots": len(opened.spots), "seconds": time.perf_counter() - started}, as_json)
+    if mpp is not None and not 0 < mpp < float("inf"):
+        raise ConfigError(f"{mpp} is no scale in µm/px", where="--mpp", do="state a positive number")
+    ref = SlideRef(path=slide.expanduser().absolute(), mpp=mpp, image=image, table=table)
+    task = ConvertTask(slide=ref, out=out.expanduser().absolute())
+    ending = convert_here(task, show_events())
+    if ending.kind == "stopped":
+        say({"stopped": str(task.out), "resume": task.command}, as_json)
+        raise typer.Exit(130)
+    say({**ending.content, "seconds": time.perf_counter() - started}, as_json)
 
 
 @app.command()
@@ -156,7 +165,7 @@ def train(
     if int(os.environ.get("RANK", "0")) > 0:  # the first process writes and tells
         train_beside(asked, folder)
         return
-    ending = train_here(asked, folder, show_training())
+    ending = train_here(asked, folder, show_events())
     told = {key: value for key, value in ending.content.items() if key not in ("epoch", "checkpoint")}
     seconds = time.perf_counter() - started
     if ending.kind == "stopped":

@@ -10,6 +10,9 @@ from typing import Any
 
 from napari_hyperst.errors import HyperSTWarning
 
+#: How long the bar of a progress is, in characters.
+_BAR = 24
+
 
 def say(content: dict[str, Any], as_json: bool) -> None:
     """Print a result on standard output."""
@@ -30,31 +33,37 @@ def _pretty(value: Any) -> str:
 
 
 def show_progress(what: str) -> Callable[[int, int], None]:
-    """Return a reporter of progress with an estimate of the time left, on standard error."""
-    started = time.monotonic()
-    shown = 0.0
+    """Return a reporter of progress, a bar with an estimate of the time left, on standard error.
+
+    The estimate goes by what was done since the first report: work that is gone on with may begin anywhere.
+    """
+    began: tuple[float, int] | None = None
+    shown = float("-inf")
 
     def report(done: int, total: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if done < total and now - shown < (0.2 if sys.stderr.isatty() else 10):
+        nonlocal shown, began
+        now, window = time.monotonic(), sys.stderr.isatty()
+        since, first = began = began or (now, done)
+        if done < total and now - shown < (0.2 if window else 10):
             return
         shown = now
-        left = (now - started) / max(done, 1) * (total - done)
-        end = "\r" if sys.stderr.isatty() and done < total else "\n"
-        print(f"{what} {done}/{total}, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+        bar = f" [{'#' * (_BAR * done // max(total, 1)):.<{_BAR}}]" if window else ""
+        left = f", {(now - since) / (done - first) * (total - done):.0f} s left" if done > first else ""
+        end = "\r" if window and done < total else "\n"
+        print(f"{what}{bar} {done}/{total}{left}   ", end=end, file=sys.stderr, flush=True)
 
     return report
 
 
-def show_training() -> Callable[[str, dict[str, Any]], None]:
-    """Return a reporter of a training run's events, on standard error."""
+def show_events() -> Callable[[str, dict[str, Any]], None]:
+    """Return a reporter of a job's events, on standard error."""
     reporters: dict[int, Callable[[int, int], None]] = {}
 
     def report(kind: str, content: dict[str, Any]) -> None:
         if kind == "progress":
             total = int(content["total"])
-            reporters.setdefault(total, show_progress(str(content["what"])))(int(content["done"]), total)
+            if total > 0:
+                reporters.setdefault(total, show_progress(str(content["what"])))(int(content["done"]), total)
         elif kind == "epoch":
             numbers = {
                 key: content[key]

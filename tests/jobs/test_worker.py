@@ -24,7 +24,7 @@ from napari_hyperst.jobs.worker import run
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.methods import HyperSTConfig
-from napari_hyperst.nouns.tasks import ExportTask, PredictTask, SlideRef, TrainTask
+from napari_hyperst.nouns.tasks import ConvertTask, ExportTask, PredictTask, SlideRef, TrainTask
 from napari_hyperst.nouns.training import TrainConfig
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -134,6 +134,34 @@ def test_nothing_but_a_store_is_worked_on_once_whoever_asked_has_gone(
     monkeypatch.setattr(worker, "_devices", lambda: (heard.wait(5), time.sleep(0.2), {})[-1])  # it still warms up
     worker.serve(lines())
     assert worked == [export.folder]
+
+
+def test_a_conversion_is_a_job_that_stops_and_goes_on(tiny_section: Path, tmp_path: Path) -> None:
+    task = ConvertTask(slide=SlideRef(path=tiny_section), out=tmp_path / "out.zarr")
+    first = Job.create(tmp_path / "first", task)
+    assert Job(first.folder).task == task
+    assert task.command == f"napari-hyperst convert {tiny_section} --out {tmp_path / 'out.zarr'}"
+
+    def stop_early(kind: str, content: dict[str, Any]) -> None:
+        if kind == "progress" and content["done"] >= 2:
+            first.ask("stop")
+
+    assert run(first, stop_early).kind == "stopped"
+    assert not task.out.exists()
+    seen: list[tuple[int, int]] = []
+
+    def watch(kind: str, content: dict[str, Any]) -> None:
+        if kind == "progress" and content["total"]:
+            seen.append((content["done"], content["total"]))
+
+    ending = run(Job.create(tmp_path / "second", task), watch)
+    assert ending.kind == "done"
+    assert ending.content == {"store": str(task.out), "spots": 48}
+    assert seen[0][0] >= 2
+    assert seen[-1] == (14, 14)
+    assert set(read_zarr(task.out).tables) == {"table"}
+    third = run(Job.create(tmp_path / "third", task))
+    assert third.content["message"].endswith("is there already; name a new store")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +14,8 @@ from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.metrics import pearson_by_gene
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides.export import convert, export
+from napari_hyperst.slides.convert import convert
+from napari_hyperst.slides.export import export
 
 
 @pytest.fixture
@@ -190,35 +187,6 @@ def test_a_table_that_reads_back_wrong_is_not_kept(
     with pytest.raises(StoreError, match="did not read back"):
         export(prediction, tmp_path / "out.zarr")
     assert not list(tmp_path.iterdir())
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from napari_hyperst.slides import export as module, open_slide
-from napari_hyperst.slides.export import convert
-moment, source, out = sys.argv[1:]
-slide = open_slide(source)
-def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-import spatialdata
-if moment == "before": spatialdata.SpatialData.write = die
-else: Path.rename = die
-convert(slide, out)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("moment", ["before", "renaming"])
-def test_a_killed_export_leaves_no_store_of_that_name(
-    tiny_section: Path, tmp_path: Path, cache: Path, moment: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, moment, str(tiny_section), str(tmp_path / "out.zarr")],
-        env=os.environ,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out.zarr").exists()
 
 
 @pytest.mark.parametrize("atomic", [True, False])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from napari_hyperst.errors import HyperSTError, HyperSTWarning, SlideError
 from napari_hyperst.slides import Slide, open_slide
-from napari_hyperst.slides.export import convert
+from napari_hyperst.slides.convert import convert
 
 
 def test_c2_has_its_published_geometry(c2: Slide) -> None:
@@ -107,9 +107,10 @@ def test_converted_slide_is_the_same_slide(tiny_section: Path, tmp_path: Path) -
     np.testing.assert_array_equal(again.lattice.ring, slide.lattice.ring)
     for level in range(len(slide.image.levels)):
         rows, columns = slide.image.levels[level].shape[1:]
-        np.testing.assert_array_equal(
-            again.image.read(level, slice(0, rows), slice(0, columns)),
-            slide.image.read(level, slice(0, rows), slice(0, columns)),
+        np.testing.assert_allclose(
+            again.image.read(level, slice(0, rows), slice(0, columns)).astype(int),
+            slide.image.read(level, slice(0, rows), slice(0, columns)).astype(int),
+            atol=level,  # the pyramid of a decoded image is rounded down at each level, that of a store to the nearest
         )
     assert (again.counts.X != slide.counts.X).nnz == 0
 

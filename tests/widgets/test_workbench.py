@@ -81,6 +81,25 @@ def test_it_opens_on_a_slide_that_is_there(viewer: Any, child: Child, section: P
     assert bench.slide_panel.slides.currentText() == next(iter(bench.session.entries))
 
 
+def test_the_tiles_footprints_are_toggled(qtbot: Any, bench: Workbench, section: Path) -> None:
+    box = bench.slide_panel.footprints
+    assert box.isHidden()
+    open_(qtbot, bench, section)
+    assert not box.isHidden()
+    assert not box.isChecked()
+    assert box.text() == "Tile footprints: spot 112 µm, niche 500 µm"
+    layers = bench.session.viewer.layers
+    before = list(layers)
+    box.click()
+    assert box.isChecked()
+    assert [layer for layer in layers if layer not in before][0].name.endswith(box.text()[1:])
+    box.click()
+    assert list(layers) == before
+    box.click()
+    layers.remove(layers[-1])  # by hand
+    assert not box.isChecked()
+
+
 def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, tmp_path: Path) -> None:
     open_(qtbot, bench, section)
     predict(qtbot, bench)

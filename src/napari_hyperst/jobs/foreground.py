@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from napari_hyperst.jobs.job import Job
 from napari_hyperst.jobs.tasks import Stopped
 from napari_hyperst.jobs.worker import run
 from napari_hyperst.nouns.events import Event
-from napari_hyperst.nouns.tasks import TrainTask
+from napari_hyperst.nouns.tasks import ConvertTask, TrainTask
 from napari_hyperst.nouns.training import TrainConfig
 
 #: Seconds within which a second signal is the first one sent on.
@@ -61,6 +62,37 @@ def train_here(
     if ending.kind == "error":
         if config is not None and all(event.kind != "step" for event in job.follow().new()):
             shutil.rmtree(folder, ignore_errors=True)
+        raise HyperSTError(str(ending.content["message"]))
+    return ending
+
+
+def convert_here(task: ConvertTask, watch: Callable[[str, dict[str, Any]], None] | None = None) -> Event:
+    """Convert a slide in this process, as the job that the viewer would start; its folder is gone afterwards.
+
+    Ctrl-C asks it to stop, the second time it ends at once; either way it goes on where it stood when asked again.
+
+    Parameters
+    ----------
+    task
+        What to convert, and where to.
+    watch
+        Called with each event's kind and content.
+
+    Returns
+    -------
+    Event
+        ``done`` or ``stopped``.
+
+    Raises
+    ------
+    HyperSTError
+        What a user can mend.
+    """
+    with tempfile.TemporaryDirectory(prefix="hyperst-", ignore_cleanup_errors=True) as scratch:
+        job = Job.create(Path(scratch) / "job", task)
+        with _signals(lambda: job.ask("stop")):
+            ending = run(job, watch)
+    if ending.kind == "error":
         raise HyperSTError(str(ending.content["message"]))
     return ending
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.files import write_whole
 from napari_hyperst.nouns.events import Event, EventLog, EventReader
-from napari_hyperst.nouns.tasks import ExportTask, PredictTask, TrainTask, read_task
+from napari_hyperst.nouns.tasks import AnyTask, read_task
 
 CONFIG, EVENTS, STATUS, REQUEST, LOG = "config.json", "events.jsonl", "status.json", "request.json", "log"
 JOBS_VARIABLE = "NAPARI_HYPERST_JOBS"
@@ -64,7 +64,7 @@ class Job:
     folder: Path
 
     @classmethod
-    def create(cls, folder: Path, task: PredictTask | ExportTask | TrainTask) -> Job:
+    def create(cls, folder: Path, task: AnyTask) -> Job:
         """Make the folder of a new job.
 
         Raises
@@ -82,7 +82,7 @@ class Job:
         return cls(folder)
 
     @cached_property
-    def task(self) -> PredictTask | ExportTask | TrainTask:
+    def task(self) -> AnyTask:
         """What the job is to do.
 
         Raises

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_hyperst.nouns.tasks import ExportTask, PredictTask, SlideRef, TrainTask
+from napari_hyperst.nouns.tasks import AnyTask, ConvertTask, ExportTask, PredictTask, SlideRef, TrainTask
 
 #: Called with each event's kind and content; raises ``Stopped`` when the job was asked to stop.
 Report = Callable[[str, dict[str, Any]], None]
@@ -17,7 +17,7 @@ class Stopped(BaseException):
     """The job was asked to stop; not an ``Exception``, so that no handler of errors takes it for one."""
 
 
-def perform(task: PredictTask | ExportTask | TrainTask, folder: Path, report: Report) -> None:
+def perform(task: AnyTask, folder: Path, report: Report) -> None:
     """Do what a task asks.
 
     Parameters
@@ -39,6 +39,8 @@ def perform(task: PredictTask | ExportTask | TrainTask, folder: Path, report: Re
             _predict(task, folder, report)
         case ExportTask():
             _export(task, report)
+        case ConvertTask():
+            _convert(task, report)
         case TrainTask():
             from napari_hyperst.jobs.job import Job
             from napari_hyperst.training import resume
@@ -86,6 +88,20 @@ def _export(task: ExportTask, report: Report) -> None:
     report("progress", {"what": "writing the store", "done": 0, "total": 0})
     store = write_table(slide, read_h5ad(task.result), task.out, table=task.table)
     report("done", {"store": str(store)})
+
+
+def _convert(task: ConvertTask, report: Report) -> None:
+    from napari_hyperst.slides.convert import check_free, convert
+
+    check_free(task.out)
+    report("progress", {"what": "opening the slide", "done": 0, "total": 0})
+    slide = _open(task.slide)
+    store = convert(
+        slide,
+        task.out,
+        lambda done, total: report("progress", {"what": "blocks of pixels", "done": done, "total": total}),
+    )
+    report("done", {"store": str(store), "spots": len(slide.spots)})
 
 
 def _open(slide: SlideRef) -> Any:

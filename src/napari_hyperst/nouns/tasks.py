@@ -97,6 +97,29 @@ class ExportTask(BaseModel):
     table: str | None = None
 
 
+class ConvertTask(BaseModel):
+    """Write a slide as a SpatialData Zarr; what was stopped or killed goes on where it stood when asked again.
+
+    Attributes
+    ----------
+    slide
+        The slide.
+    out
+        The store to write.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["convert"] = "convert"
+    slide: SlideRef
+    out: Path
+
+    @property
+    def command(self) -> str:
+        """The command that does the same in a terminal."""
+        return shlex.join(["napari-hyperst", "convert", *self.slide.words, "--out", str(self.out)])
+
+
 class TrainTask(BaseModel):
     """Train a checkpoint; the job's folder is the folder of the run, and running it again resumes it.
 
@@ -112,11 +135,11 @@ class TrainTask(BaseModel):
     config: TrainConfig
 
 
-Task = Annotated[PredictTask | ExportTask | TrainTask, Field(discriminator="kind")]
-_TASK: TypeAdapter[PredictTask | ExportTask | TrainTask] = TypeAdapter(Task)
+AnyTask = PredictTask | ExportTask | ConvertTask | TrainTask
+_TASK: TypeAdapter[AnyTask] = TypeAdapter(Annotated[AnyTask, Field(discriminator="kind")])
 
 
-def read_task(text: str) -> PredictTask | ExportTask | TrainTask:
+def read_task(text: str) -> AnyTask:
     """Read a task from the JSON in a job's ``config.json``.
 
     Raises

@@ -22,6 +22,7 @@ from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.files import exchange
 from napari_hyperst.nouns.metrics import error_by_gene, pearson_by_gene
 from napari_hyperst.nouns.prediction import Prediction
+from napari_hyperst.slides.convert import self_contained
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
@@ -98,7 +99,7 @@ def write_table(slide: Slide, annotation: AnnData, path: str | Path, *, table: s
             exchange(staged, path)
     else:
         with _staged(path) as staged:
-            whole = _self_contained(slide)
+            whole = self_contained(slide)
             whole.tables[name] = annotation
             whole.write(staged)
             _verify(staged, name, annotation)
@@ -130,23 +131,6 @@ def _check_name(sdata: SpatialData, name: str, path: Path) -> None:
         raise StoreError(
             f"has an element {name!r} that is not ours", where=path, do="name the table otherwise (table=)"
         )
-
-
-def convert(slide: Slide, path: str | Path) -> Path:
-    """Write a slide as a new SpatialData Zarr store with a chunked multiscale image.
-
-    Raises
-    ------
-    StoreError
-        If the name is taken, or the store cannot be written. Nothing is left behind.
-    """
-    path = Path(path).expanduser()
-    if path.exists():
-        raise StoreError("is there already", where=path, do="name a new store")
-    with _staged(path) as staged:
-        _self_contained(slide).write(staged)
-        staged.rename(path)
-    return path
 
 
 def prediction_table(prediction: Prediction[Slide], command: str = "") -> AnnData:
@@ -200,26 +184,6 @@ def prediction_table(prediction: Prediction[Slide], command: str = "") -> AnnDat
     }
     adata = AnnData(prediction.expression, obs=obs, var=var, layers=layers, obsm=obsm, uns={ATTRS_KEY: uns})
     return TableModel.parse(adata, region=slide.name, region_key="region", instance_key="spot_id")
-
-
-def _self_contained(slide: Slide) -> SpatialData:
-    """Return the slide's elements in use as a new SpatialData object that knows its scale."""
-    sdata, source = slide.sdata, slide.source
-    tables = {} if source.table is None else {source.table: sdata.tables[source.table]}
-    whole = SpatialData(
-        images={source.image: sdata.images[source.image]},
-        shapes={source.spots: sdata.shapes[source.spots]},
-        tables=tables,
-    )
-    whole.attrs = {
-        **sdata.attrs,
-        ATTRS_KEY: {
-            "mpp": slide.mpp,
-            "spot_um": slide.spots.diameter_um,
-            **({"pitch_um": source.pitch_um} if source.pitch_um is not None else {}),
-        },
-    }
-    return whole
 
 
 def table_name(slide: Slide) -> str:

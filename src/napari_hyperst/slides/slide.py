@@ -75,6 +75,8 @@ class Source:
         Spot diameter, where the assay is known.
     mpp
         µm per px of the image's level 0, where the data state it.
+    settled
+        Whether that was settled on when we wrote the store: then the lattice does not overrule it.
     """
 
     sdata: SpatialData
@@ -85,6 +87,7 @@ class Source:
     pitch_um: float | None = None
     spot_um: float | None = None
     mpp: float | None = None
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -278,22 +281,35 @@ def _ids_and_array(source: Source, shapes: GeoDataFrame) -> tuple[NDArray[np.str
 
 
 def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
-    """Settle on µm per px: what the user says, else the lattice, else what the data state."""
+    """Settle on µm per px: what the user says, else what was settled before, else the lattice, else the data.
+
+    What is told otherwise by more than 5 % is reported.
+    """
     pitch_um = source.pitch_um if source.pitch_um is not None else _known_pitch(lattice.kind)
     measured = None if pitch_um is None or lattice.kind == "none" else pitch_um / lattice.pitch_px
-    for given, whose in ((stated, "the stated"), (source.mpp, "the recorded")):
-        if given is not None and measured is not None and abs(given / measured - 1) > _SCALE_TOLERANCE:
+    by_lattice = "" if measured is None else f"the spots' pitch of {lattice.pitch_px:.4g} px = {pitch_um:g} µm"
+    recorded = (source.mpp, "what the store records" if source.settled else "the image's own metadata")
+    claims = [(stated, "what was stated"), (measured, by_lattice)]
+    claims.insert(1 if source.settled else 2, recorded)
+    told = [(value, whose) for value, whose in claims if value is not None]
+    if not told:
+        raise SlideError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
+    scale, chosen = told[0]
+    if not np.isfinite(scale) or scale <= 0:
+        raise SlideError(f"{scale} is no scale in µm/px", where=source.path, do="state a positive number")
+    for other, whose in told[1:]:
+        if abs(other / scale - 1) > _SCALE_TOLERANCE:
+            do = (
+                "check what you state (--mpp, or mpp=)"
+                if stated is not None
+                else "state the right one (--mpp, or mpp=)"
+            )
             warnings.warn(
-                f"{source.path}: {whose} {given:.4g} µm/px contradicts the {measured:.4g} µm/px of a "
-                f"{pitch_um:g} µm lattice",
+                f"{source.path}: {scale:.4g} µm/px is used, by {chosen}, which contradicts the {other:.4g} µm/px by "
+                f"{whose}; {do}, and check that image and spots are of one resolution",
                 HyperSTWarning,
                 stacklevel=3,
             )
-    scale = next((value for value in (stated, measured, source.mpp) if value is not None), None)
-    if scale is None:
-        raise SlideError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
-    if not np.isfinite(scale) or scale <= 0:
-        raise SlideError(f"{scale} is no scale in µm/px", where=source.path, do="state a positive number")
     return float(scale)
 
 

@@ -12,6 +12,7 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
+from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints, sides_um
 from napari_hyperst.viewer.layers import (
     LayerData,
     add_map,
@@ -173,6 +174,10 @@ class Session:
         for also in ("measured", "predicted"):
             if entry.map(also) is not None and self.layer_of(entry, also) is None:
                 self._add(entry, entry.map(also), visible=False)  # type: ignore[arg-type]
+        outlined = footprint_layer(self.viewer, key)
+        if outlined is not None and ours(outlined)["sides_um"] != sides_um(entry):  # this model looks at other tiles
+            self.show_footprints(False)
+            self.show_footprints(True)
         self.prediction_changed.emit()
         self.show(self.map, self.gene)
 
@@ -210,6 +215,25 @@ class Session:
     def layer_of(self, entry: Entry, kind: str) -> Points | None:
         """Return the layer of a map of a slide, if it is in the viewer."""
         return next((layer for layer in self._overlays(entry) if ours(layer)["kind"] == kind), None)
+
+    @property
+    def footprints(self) -> bool:
+        """Whether the tiles of the active slide are outlined."""
+        return self._active is not None and footprint_layer(self.viewer, self._active) is not None
+
+    def show_footprints(self, shown: bool) -> None:
+        """Outline the spot and niche tiles of the active slide at their true size, or no longer."""
+        entry = self.active
+        if entry is None or shown == self.footprints:
+            return
+        layer = footprint_layer(self.viewer, entry.key)
+        if layer is not None:
+            self.viewer.layers.remove(layer)
+            return
+        selected = self.viewer.layers.selection.active
+        add_footprints(self.viewer, entry, self._spots(entry))
+        self.viewer.layers.selection.active = selected  # whose value the status bar tells
+        self.slides_changed.emit()
 
     def refresh(self, *_: object) -> None:
         """Colour what is visible anew, if the preferences ask for other colours."""
@@ -332,11 +356,14 @@ class Session:
         if entry.map(self.map) is None:
             self.map = "predicted"
 
+    def _spots(self, entry: Entry) -> Points | None:
+        of_entry = (layer for layer in self.viewer.layers if ours(layer).get("slide") == entry.key)
+        return next((layer for layer in of_entry if ours(layer)["kind"] == "spots"), None)
+
     def _refresh_spots(self, entry: Entry) -> None:
-        for layer in self.viewer.layers:
-            said = ours(layer)
-            if said.get("slide") == entry.key and said.get("kind") == "spots":
-                layer.metadata.update(spot_metadata(entry.slide))
+        spots = self._spots(entry)
+        if spots is not None:
+            spots.metadata.update(spot_metadata(entry.slide))
 
     def _on_inserted(self, event: Any) -> None:
         """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
@@ -355,12 +382,19 @@ class Session:
             resize(spots, entry.slide.spots.diameter_um)
             for layer in self._overlays(entry):
                 follow(layer, spots)
+            outlined = footprint_layer(self.viewer, entry.key)
+            if outlined is not None:
+                place_footprints(outlined, spots)
 
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""
         self._caption()
         key = ours(event.value).get("slide")
-        if key not in self.entries or any(ours(layer).get("slide") == key for layer in self.viewer.layers):
+        if key not in self.entries:
+            return
+        if any(ours(layer).get("slide") == key for layer in self.viewer.layers):
+            if ours(event.value)["kind"] == "footprints":
+                self.slides_changed.emit()
             return
         del self.entries[key]
         if self._active == key:
@@ -371,7 +405,7 @@ class Session:
 
 
 #: The layers of a slide that are not maps.
-_BASE = ("image", "spots")
+_BASE = ("image", "spots", "footprints")
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_hyperst.viewer.footprints import describe_footprints, sides_um
 from napari_hyperst.viewer.session import Entry, Session
 
 _NOTHING = (
@@ -16,7 +17,9 @@ _NOTHING = (
 
 
 class SlidePanel(QWidget):
-    """A picker of the slides that are open, two ways to open one, and a line on the one that is chosen.
+    """A picker of the slides that are open, two ways to open one, and what the one that is chosen is.
+
+    A box outlines the tiles that a model looks at.
 
     Parameters
     ----------
@@ -30,6 +33,8 @@ class SlidePanel(QWidget):
     opened = Signal(object)
     #: The user wants the packaged slide.
     sample_asked = Signal()
+    #: The user wants the tiles outlined, or no longer.
+    footprints_asked = Signal(bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -41,6 +46,8 @@ class SlidePanel(QWidget):
         self.sample.setToolTip("Open the packaged breast cancer section C2")
         self.status = QLabel()
         self.status.setWordWrap(True)
+        self.footprints = QCheckBox()
+        self.footprints.setToolTip("Outline on the slide what a model looks at around each spot")
         row = QHBoxLayout()
         row.addWidget(self.slides, 1)
         row.addWidget(self.open)
@@ -50,9 +57,11 @@ class SlidePanel(QWidget):
         layout.setSpacing(4)
         layout.addWidget(self.status)
         layout.addLayout(row)
+        layout.addWidget(self.footprints)
         self.slides.activated.connect(lambda row: self.chosen.emit(self.slides.itemText(row)))
         self.open.clicked.connect(self._on_open)
         self.sample.clicked.connect(self.sample_asked)
+        self.footprints.clicked.connect(self.footprints_asked)
 
     def show_state(self, session: Session) -> None:
         """Show what is open."""
@@ -62,6 +71,10 @@ class SlidePanel(QWidget):
         if active is not None:
             self.slides.setCurrentText(active.key)
         self.slides.setEnabled(bool(session.entries))
+        self.footprints.setVisible(active is not None)
+        self.footprints.setChecked(session.footprints)
+        if active is not None:
+            self.footprints.setText(describe_footprints(sides_um(active)))
         if session.opening:
             self.status.setText("Opening a slide…")
         else:

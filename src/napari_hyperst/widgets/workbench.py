@@ -151,6 +151,7 @@ class Workbench(QWidget):
         self.slide_panel.chosen.connect(self.session.activate)
         self.slide_panel.opened.connect(self.open)
         self.slide_panel.sample_asked.connect(lambda: self.open_sample())
+        self.slide_panel.footprints_asked.connect(self.session.show_footprints)
         self.predict_panel.asked.connect(self.predict)
         self.predict_panel.cancelled.connect(self._on_cancelled)
         self.genes.chosen.connect(lambda gene: self._show(gene=gene))
@@ -209,7 +210,8 @@ class Workbench(QWidget):
                 self.predict()
 
     def _on_prediction(self) -> None:
-        """List the genes and the maps of the active slide."""
+        """List the genes and the maps of the active slide, and say what tiles its model looks at."""
+        self.slide_panel.show_state(self.session)
         entry = self.session.active
         table = None if entry is None else entry.table
         self.genes.set_genes([] if table is None else list(table.var_names))

@@ -41,6 +41,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         pitch_um=hints.get("pitch_um"),
         spot_um=hints.get("spot_um"),
         mpp=hints.get("mpp"),
+        settled="mpp" in hints,
     )
 
 

@@ -1,0 +1,119 @@
+"""What tissue a model looks at: the outlines of spot and niche tiles, at their true size on the slide.
+
+They are a Vectors layer, four edges a square: it turns with an affine, as squares of a Points layer do not, and 5,000
+spots are there in a fifth of a second, which takes a Shapes layer two, and twenty the first time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from napari_hyperst.nouns.checkpoint import Card
+from napari_hyperst.nouns.tiles import TileSpec
+from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.entry import Entry
+from napari_hyperst.viewer.layers import placement
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer, Points, Vectors
+
+    from napari_hyperst.slides.slide import Slide
+
+KIND = "footprints"
+#: Colours of the outlines, unlike those of the spots and of H&E.
+_COLOURS = {"spot": "#ffd000", "niche": "#00b050"}
+#: How wide a line is, relative to the spot tile's side.
+_WIDTH = 0.05
+
+
+def tiles_of(entry: Entry) -> TileSpec:
+    """Return the tiles that a slide was predicted from, or, before that, those that models look at by default."""
+    if entry.table is not None:
+        try:
+            return Card.model_validate_json(entry.table.uns[OURS]["card"]).tiles
+        except (KeyError, TypeError, ValidationError):  # a table of another version
+            pass
+    return TileSpec()
+
+
+def sides_um(entry: Entry) -> dict[str, float]:
+    """Return the side of each kind of tile in µm; without a lattice there may be no niche."""
+    from napari_hyperst.errors import SlideError
+    from napari_hyperst.slides.tiles import niche_um
+
+    spec = tiles_of(entry)
+    sides = {"spot": float(spec.spot_um)}
+    with contextlib.suppress(SlideError):  # a niche that goes by the lattice, and the spots lie on none
+        sides["niche"] = float(niche_um(entry.slide, spec))
+    return sides
+
+
+def describe_footprints(sides: dict[str, float]) -> str:
+    """Say what is outlined, and how large it is."""
+    return "Tile footprints: " + ", ".join(f"{tile} {side:.4g} µm" for tile, side in sides.items())
+
+
+def outlines_px(slide: Slide, side_um: float) -> NDArray[np.float64]:
+    """Return the edges of the squares around all spots as napari's vectors.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    side_um
+        Side of the squares in µm.
+
+    Returns
+    -------
+    NDArray
+        (4n, 2, 2): each edge's start and its extent, (y, x) in level-0 px; the four of a square follow one another.
+    """
+    left, top, right, bottom = slide.boxes_px(side_um).T
+    corners = np.stack([[top, left], [top, right], [bottom, right], [bottom, left]]).transpose(2, 0, 1)
+    return np.stack([corners, np.roll(corners, -1, axis=1) - corners], axis=2).reshape(-1, 2, 2)
+
+
+def footprint_layer(viewer: ViewerModel, key: str) -> Layer | None:
+    """Return the layer with the outlines of a slide's tiles, if it is in the viewer."""
+    return next(
+        (layer for layer in viewer.layers if (ours(layer).get("slide"), ours(layer).get("kind")) == (key, KIND)), None
+    )
+
+
+def add_footprints(viewer: ViewerModel, entry: Entry, base: Points | None) -> Vectors:
+    """Outline the tiles of a slide.
+
+    Parameters
+    ----------
+    viewer, entry
+        Where to, and of what.
+    base
+        The layer of its spots, which may have been put elsewhere.
+    """
+    sides = sides_um(entry)
+    where = placement(entry.slide)
+    layer: Vectors = viewer.add_vectors(
+        np.concatenate([outlines_px(entry.slide, side) for side in sides.values()]),
+        name=f"{entry.key} {describe_footprints(sides)[:1].lower()}{describe_footprints(sides)[1:]}",
+        features={"tile": np.repeat(list(sides), 4 * len(entry.slide.spots))},
+        edge_color="tile",
+        edge_color_cycle=[_COLOURS[tile] for tile in sides],
+        edge_width=_WIDTH * sides["spot"] / where["scale"][0],
+        vector_style="line",
+        metadata={OURS: {"slide": entry.key, "element": entry.slide.name, "kind": KIND, "sides_um": sides}},
+        **where,
+    )
+    if base is not None:
+        place_footprints(layer, base)
+    return layer
+
+
+def place_footprints(layer: Layer, base: Points) -> None:
+    """Put the outlines where the spots they belong to have been put."""
+    layer.scale, layer.translate, layer.affine = base.scale, base.translate, base.affine
