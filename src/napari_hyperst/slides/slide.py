@@ -205,7 +205,7 @@ def build_slide(source: Source, mpp: float | None = None, ref: SlideRef | None =
     _check_centres(centres, pyramid.shape_px, where)
     ids, array = _ids_and_array(source, shapes)
     lattice = lattice_from_centres(centres) if array is None else lattice_from_array(centres, array)
-    radius_px = float(np.median(shapes["radius"])) * float(np.sqrt(abs(np.linalg.det(to_pixels[:2, :2]))))
+    radius_px = _radius(shapes) * float(np.sqrt(abs(np.linalg.det(to_pixels[:2, :2]))))
     scale = _scale(source, lattice, mpp)
     spot_um = source.spot_um
     if spot_um is None:
@@ -249,6 +249,11 @@ def _check_centres(centres: NDArray[np.float64], shape_px: tuple[int, int], wher
             said, where=where, do="check that image, positions and scale factors are of one section and one resolution"
         )
     warnings.warn(f"{where}: {said}; they are left out", HyperSTWarning, stacklevel=3)
+
+
+def _radius(shapes: GeoDataFrame) -> float:
+    """Return the median radius of the spots; of polygons, half the side of a square of their area."""
+    return float(np.median(shapes["radius"] if "radius" in shapes.columns else np.sqrt(shapes.area) / 2))
 
 
 def _table_instances(table: AnnData, region: str) -> list[object]:
