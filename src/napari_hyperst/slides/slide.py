@@ -15,6 +15,7 @@ from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.slides.genes import GeneColumns
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.lattice import Lattice, LatticeKind, lattice_from_array, lattice_from_centres
 
@@ -136,6 +137,11 @@ class Slide:
     def counts(self) -> AnnData | None:
         """The measured table, or None on a slide without transcriptomics."""
         return None if self.source.table is None else self.sdata.tables[self.source.table]
+
+    @cached_property
+    def gene_columns(self) -> GeneColumns | None:
+        """The columns of ``counts`` by gene; None on a slide without transcriptomics."""
+        return None if self.counts is None else GeneColumns(self.counts)
 
     @property
     def pitch_um(self) -> float:

@@ -10,6 +10,7 @@ from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.slides.formats import bin_size_um
+from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.slide import Source
 
 #: Key under which a store that we wrote keeps its scale, and a table of ours its card.
@@ -46,6 +47,9 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     named_spots = table if table in sdata.shapes and table not in sdata.tables else None
     table_name = None if named_spots else _choose_table(sdata, path, table)
     spots = named_spots or _choose_spots(sdata, path, table_name)
+    if table_name is not None and not sdata.tables[table_name].var_names.is_unique:
+        counts = sdata.tables[table_name]  # changed in memory, not in the store
+        counts.var_names = unique_names(counts.var_names, path)
     hints = sdata.attrs.get(ATTRS_KEY, {})
     bins_um = bin_size_um(spots)
     return Source(
