@@ -48,10 +48,13 @@ def require_raw(slide: Slide) -> AnnData:
     """
     counts = _require_counts(slide)
     if not counts_are_raw(counts):
+        layers = [name for name, values in counts.layers.items() if counts_are_raw(AnnData(values))]
         raise SlideError(
-            "its counts are normalised or scaled: they hold values that are no whole numbers",
+            "its counts are normalised or scaled: they hold values that are negative or no whole numbers",
             where=slide.path,
-            do="train on raw counts",
+            do=f"make its layer {layers[0]!r}, which holds whole numbers, the table's X"
+            if layers
+            else "train on raw counts",
         )
     return counts
 
@@ -167,10 +170,9 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
     SlideError
         If a slide has no raw counts, or fewer than ``n`` genes are left.
     """
-    tables = [require_raw(slide) for slide in slides]
-    common = sorted(set.intersection(*(set(table.var_names) for table in tables)))
-    variable = set().union(*(_most_variable(table[:, common]) for table in tables))
-    genes = np.array(sorted(gene for gene in variable if not gene.startswith(_DROPPED_PREFIXES)))
+    tables, dropped = _common_genes([require_raw(slide) for slide in slides])
+    variable = set().union(*(_most_variable(table) for table in tables))
+    genes = np.array(sorted(variable - dropped))
     if len(genes) < n:
         raise SlideError(
             f"{len(genes)} genes are common to the training slides and variable, fewer than the {n} asked for",
@@ -187,6 +189,26 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
     candidates = np.flatnonzero(depth <= smallest)
     chosen = candidates[np.argsort((mean_rank + std_rank)[candidates], kind="stable")[:n]]
     return GenePanel(tuple(sorted(genes[chosen].tolist())), "hmhvg", tuple(slide.name for slide in slides))
+
+
+def _common_genes(tables: Sequence[AnnData]) -> tuple[list[AnnData], set[str]]:
+    """Return tables of the genes that all tables have, named as in the first, and those that HMHVG drops by symbol."""
+    names = tables[0].var_names
+    indices = [GeneColumns(table) for table in tables]
+    columns = np.stack([index.find(list(names)) for index in indices])
+    common = (columns >= 0).all(axis=0)
+    for row in columns:  # two names of one gene
+        common &= ~pd.Series(row).duplicated().to_numpy()
+    order = np.flatnonzero(common)[np.argsort(names[common])]
+    var = pd.DataFrame(index=names[order])
+    kept = [AnnData(as_sparse(table)[:, row[order]], var=var) for table, row in zip(tables, columns, strict=True)]
+    symbols = [index.symbols[row[order]] for index, row in zip(indices, columns, strict=True)]
+    dropped = {
+        name
+        for name, *others in zip(var.index, *symbols, strict=True)
+        if any(str(symbol).startswith(_DROPPED_PREFIXES) for symbol in others)
+    }
+    return kept, dropped
 
 
 def _most_variable(counts: AnnData) -> set[str]:

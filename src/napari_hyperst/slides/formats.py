@@ -48,14 +48,14 @@ def format_of(path: str | Path) -> Format | None:
     path
         A folder, a store, or the file that names one slide among several in a folder.
     """
-    path = Path(path)
     try:
+        path = Path(path)
         if not path.exists():
             return None
         if path.is_dir() and any((path / root).is_file() for root in _ZARR_ROOTS):
             return "spatialdata" if _is_spatialdata(path) else None
         return next((found for found, is_one in _RECOGNISED.items() if is_one(path)), None)
-    except (OSError, ValueError):  # no right to look, a name that is too long, a null byte
+    except (OSError, TypeError, ValueError):  # no right to look, no path, a name that is too long, a null byte
         return None
 
 

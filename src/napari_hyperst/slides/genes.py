@@ -13,12 +13,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-#: Columns of ``var`` in which readers and public tables keep a gene's other name.
-_OTHER_NAMES = (
-    "gene_ids", "gene_id", "ensembl_id", "ensembl", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol",
-    "symbols", "feature_name", "SYMBOL",
-)  # fmt: skip
-_VERSION = re.compile(r"(ENS[A-Z]*G\d+)\.\d+$")
+#: Columns of ``var``, in lower case, in which readers and public tables keep a gene's id, or its symbol.
+_IDS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensemblid", "feature_id")
+_SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols", "feature_name")
+_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{6,})(\.\d+)?")
 #: For no more genes than this at a time, columns are worth having by themselves.
 _FEW = 16
 
@@ -57,10 +55,21 @@ class GeneColumns:
                 found[missing] = names.reindex([without_version(gene) for gene in wanted[missing]], fill_value=-1)
         return found.astype(np.intp)
 
+    @cached_property
+    def symbols(self) -> NDArray[np.object_]:
+        """(genes,) symbols, where the table knows them; else its own names of the genes."""
+        names = self._counts.var_names.to_numpy(dtype=object)
+        for column in self._columns_called(_SYMBOLS):
+            return np.where([is_ensembl(str(name)) for name in names], column.to_numpy(dtype=object), names)
+        return names
+
     def block(self, columns: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return (spots, G) float32 counts of some columns, in the order of the table's rows."""
+        counts: Any = self._counts.X
+        if isinstance(counts, np.ndarray):
+            return np.asarray(counts[:, columns], dtype=np.float32)
         if len(columns) > _FEW:
-            return np.asarray(self._by_row[:, columns].toarray(), dtype=np.float32)
+            return np.asarray(counts[:, columns].toarray(), dtype=np.float32)
         by_column = self._by_column
         values = np.zeros((by_column.shape[0], len(columns)), dtype=np.float32)
         for i, column in enumerate(columns):
@@ -71,23 +80,30 @@ class GeneColumns:
     @cached_property
     def _others(self) -> list[pd.Series]:
         """Other names of genes and the table's own without versions, each as a series of columns."""
-        var = self._counts.var
-        names = [pd.Index(self._counts.var_names), *(pd.Index(var[c].astype(str)) for c in _OTHER_NAMES if c in var)]
+        names = [pd.Index(self._counts.var_names), *(pd.Index(c) for c in self._columns_called((*_IDS, *_SYMBOLS)))]
         series = [pd.Series(np.arange(len(one)), index=[without_version(str(name)) for name in one]) for one in names]
         return [one[~one.index.duplicated()] for one in series]
 
-    @property
-    def _by_row(self) -> Any:
-        return as_sparse(self._counts)
+    def _columns_called(self, names: Sequence[str]) -> list[pd.Series]:
+        """Return the columns of ``var`` of some names, whatever their case, as text."""
+        var: Any = self._counts.var
+        by_name = {str(column).lower(): column for column in var.columns}
+        return [var[by_name[name]].astype(str) for name in names if name in by_name]
 
     @cached_property
     def _by_column(self) -> sparse.csc_matrix:
-        return sparse.csc_matrix(self._by_row)
+        counts: Any = self._counts.X
+        return sparse.csc_matrix(counts)
+
+
+def is_ensembl(gene: str) -> bool:
+    """Tell whether a gene's name is an Ensembl id, with a version or without."""
+    return _ENSEMBL.fullmatch(gene) is not None
 
 
 def without_version(gene: str) -> str:
     """Take the version off an Ensembl id of a gene; other names stay as they are."""
-    found = _VERSION.fullmatch(gene)
+    found = _ENSEMBL.fullmatch(gene)
     return gene if found is None else found.group(1)
 
 

@@ -33,7 +33,7 @@ MAX_DECODED_PX = 1_000_000_000
 #: Side of the chunks, and about the longest side of the coarsest level, of the pyramids made here.
 CHUNK_PX = 1024
 CACHE_VARIABLE = "NAPARI_HYPERST_CACHE"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".svs")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _content_hash(path: Path) -> str:
 
 def _decode(path: Path) -> da.Array:
     """Return the pixels of an image file as a (c, y, x) array, lazily where the format allows it."""
-    if path.suffix.lower() in (".tif", ".tiff", ".btf"):
+    if path.suffix.lower() in (".tif", ".tiff", ".btf", ".svs"):
         plain = _open_tiff(path)
         if plain is not None:
             return plain

@@ -22,6 +22,9 @@ READERS: dict[Format, Callable[[Path, str | Path | None, str | None], Source]] =
     "legacy_st": legacy_st.read,
 }
 
+#: Formats that may hold several tables of counts.
+_WITH_TABLES: tuple[Format, ...] = ("spatialdata", "visium_hd")
+
 
 def open_slide(
     path: str | Path, mpp: float | None = None, *, image: str | Path | None = None, table: str | None = None
@@ -66,6 +69,8 @@ def open_slide(
         found = "hest"  # what is missing around it is named
     if found is None:
         raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
+    if table is not None and found not in _WITH_TABLES:
+        raise SlideError("has one table of counts, and none to choose", where=path, do="leave --table (table=) out")
     named = None if image is None else str(image)
     source = READERS[found](path, image, table)
     return build_slide(source, mpp, SlideRef.model_construct(path=path.absolute(), mpp=mpp, image=named, table=table))

@@ -1,4 +1,4 @@
-"""The SpatialData elements that spatialdata-io makes of a slide, for the layouts that it does not read."""
+"""The SpatialData elements that spatialdata-io makes of a slide, made at once and of any layout."""
 
 from __future__ import annotations
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import xarray as xr
+from anndata import AnnData
 from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import get_transformation
 
-from napari_hyperst.errors import SlideError
+from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.slides.formats import bin_size_um
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.slide import Source
@@ -31,7 +33,8 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     image
         Name of the image element, where several fit.
     table
-        Name of the table of counts, where several fit; or of the spots, where none annotates them.
+        Name of the table of counts, where several fit; or of the spots, where none annotates them, or one table
+        several.
 
     Raises
     ------
@@ -44,9 +47,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         raise SlideError(
             f"is no SpatialData store that can be read ({error})", where=path, do="write it again"
         ) from error
-    named_spots = table if table in sdata.shapes and table not in sdata.tables else None
-    table_name = None if named_spots else _choose_table(sdata, path, table)
-    spots = named_spots or _choose_spots(sdata, path, table_name)
+    table_name, spots = _choose_counts(sdata, path, table)
     if table_name is not None and not sdata.tables[table_name].var_names.is_unique:
         counts = sdata.tables[table_name]  # changed in memory, not in the store
         counts.var_names = unique_names(counts.var_names, path)
@@ -64,40 +65,58 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     )
 
 
-def _choose_table(sdata: SpatialData, path: Path, named: str | None) -> str | None:
-    """Choose the table of counts: one that annotates shapes, and is not a prediction of ours."""
-    fitting = [
-        name
-        for name, table in sdata.tables.items()
-        if ATTRS_KEY not in table.uns and _region(table.uns) in sdata.shapes
-    ]
-    if named is not None:
-        if named not in sdata.tables:
-            raise SlideError(
-                f"has no table {named!r}", where=path, do=f"name one of {', '.join(sdata.tables) or 'none'}"
-            )
-        return named
-    if len(fitting) > 1:
+def _choose_counts(sdata: SpatialData, path: Path, named: str | None) -> tuple[str | None, str]:
+    """Choose the table of counts, if there is one, and the spots that it annotates."""
+    if named is not None and named not in sdata.tables and named not in sdata.shapes:
         raise SlideError(
-            f"{len(fitting)} tables could be the counts: {', '.join(fitting)}",
+            f"has no table {named!r}",
+            where=path,
+            do=f"name one of {', '.join([*sdata.tables, *sdata.shapes]) or 'none'}",
+        )
+    # Tables that annotate shapes and are no predictions of ours, each with the shapes.
+    annotated = {
+        name: [region for region in _regions(table) if region in sdata.shapes]
+        for name, table in sdata.tables.items()
+        if ATTRS_KEY not in table.uns or name == named
+    }
+    fitting = [(name, region) for name, regions in annotated.items() for region in regions]
+    if named is not None:
+        fitting = [one for one in fitting if one[0] == named] or [one for one in fitting if one[1] == named]
+        if not fitting and named in sdata.tables:
+            raise SlideError(f"table {named!r} annotates no shapes", where=path, do="name another table")
+        if not fitting:
+            return None, named
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        if annotated:
+            told = ", ".join(
+                f"{name} of {' and '.join(_regions(sdata.tables[name])) or 'nothing'}" for name in annotated
+            )
+            warnings.warn(
+                f"{path}: opened without counts, since no table annotates shapes ({told})", HyperSTWarning, stacklevel=4
+            )
+        return None, _circles(sdata, path)
+    names, regions = list(dict(fitting)), [region for _, region in fitting]
+    if len(names) == 1:
+        raise SlideError(
+            f"table {names[0]!r} is of {len(regions)} elements: {', '.join(regions)}",
             where=path,
             do="name one (--table, or table=)",
         )
-    return fitting[0] if fitting else None
+    raise SlideError(
+        f"{len(names)} tables could be the counts: {', '.join(names)}", where=path, do="name one (--table, or table=)"
+    )
 
 
-def _region(uns: dict[str, object]) -> str | None:
-    attrs = uns.get("spatialdata_attrs")
-    region = attrs.get("region") if isinstance(attrs, dict) else None
-    return region[0] if isinstance(region, list) and len(region) == 1 else region if isinstance(region, str) else None
+def _regions(table: AnnData) -> list[str]:
+    attrs = table.uns.get("spatialdata_attrs")
+    regions = attrs.get("region") if isinstance(attrs, dict) else None
+    return [regions] if isinstance(regions, str) else [str(region) for region in regions or ()]
 
 
-def _choose_spots(sdata: SpatialData, path: Path, table: str | None) -> str:
-    if table is not None:
-        region = _region(sdata.tables[table].uns)
-        if region is None or region not in sdata.shapes:
-            raise SlideError(f"table {table!r} annotates no single shapes element", where=path, do="name another table")
-        return region
+def _circles(sdata: SpatialData, path: Path) -> str:
+    """Choose the spots of a store without counts."""
     circles = [name for name, shapes in sdata.shapes.items() if "radius" in shapes.columns]
     if len(circles) == 1:
         return circles[0]
