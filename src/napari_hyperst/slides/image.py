@@ -240,7 +240,7 @@ def _open_tiff(path: Path) -> da.Array | None:
         if page.is_tiled:
             pixels = da.from_zarr(zarr.open_array(series.aszarr(), mode="r"))
         else:
-            _check_size(series.sizes.get("width", 1), series.sizes.get("height", 1), path)
+            _check_size(page.imagewidth, page.imagelength, path)
             pixels = da.from_array(series.asarray())
     except SlideError:
         raise

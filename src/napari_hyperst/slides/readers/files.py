@@ -99,7 +99,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
             with _pillow_limit_lifted(), Image.open(path) as opened:
                 return opened.size
         with tifffile.TiffFile(path) as tif:
-            sizes = [(s.sizes.get("width", 0), s.sizes.get("height", 0)) for s in tif.series]
+            sizes = [(s.keyframe.imagewidth, s.keyframe.imagelength) for s in tif.series]
         return max(sizes, key=lambda size: size[0] * size[1])
     except Exception:  # tifffile and Pillow raise what they like on broken files; reading the pixels tells
         return None
