@@ -237,7 +237,9 @@ BROKEN_ST = {
         "no number",
     ),
     "a spot twice": (lambda f: _edit_table(f / "corner_selection.tsv", lambda t: pd.concat([t, t[:1]])), "twice"),
-    "no spot selected": (lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(selected=0)), "no spot is selected"),
+    "no spot selected": (
+        lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(selected=0)), "no spot is selected",
+    ),
     "spots off the image": (
         lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(pixel_x=t.pixel_x + 9000)), "outside",
     ),
@@ -322,7 +324,9 @@ BROKEN_VISIUM = {
         "filtered_feature_bc_matrix.h5",
     ),
     "no image": (lambda f: (f / "spatial/tissue_hires_image.png").unlink(), "no image"),
-    "image is no image": (lambda f: (f / "spatial/tissue_hires_image.png").write_bytes(b"no"), "no image that can be read"),
+    "image is no image": (
+        lambda f: (f / "spatial/tissue_hires_image.png").write_bytes(b"no"), "no image that can be read",
+    ),
 }  # fmt: skip
 
 
