@@ -39,8 +39,8 @@ def test_real_slides(path: str, shared_data: Path) -> None:
 def test_telling_imports_nothing_heavy() -> None:
     code = (
         "import sys; import napari_hyperst.slides.formats as f; f.format_of(sys.executable); "
-        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'numpy', 'pandas', 'anndata', 'h5py', 'zarr',"
-        "'spatialdata', 'xarray', 'dask', 'tifffile', 'PIL', 'scipy', 'napari', 'qtpy'}))"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'numpy', 'pandas', 'anndata', 'h5py',"
+        "'zarr', 'spatialdata', 'xarray', 'dask', 'tifffile', 'PIL', 'scipy', 'napari', 'qtpy'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
