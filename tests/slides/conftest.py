@@ -42,6 +42,8 @@ class Crop:
     counts: np.ndarray
     symbols: list[str]
     ids: list[str]
+    #: Distance between neighbouring spots.
+    pitch_px: float = PITCH_PX
 
     def write_image(self, path: Path, factor: float = 1.0) -> Path:
         """Write the crop, by what its name ends in; tif files in tiles, svs as an Aperio scanner signs it."""
@@ -137,14 +139,15 @@ class Crop:
         """Return the crop with other names of genes."""
         return replace(self, symbols=symbols)
 
-    def check(self, slide: Any, *, factor: float = 1.0, tolerance: float = 0.0, mpp: float = 100 / PITCH_PX) -> None:
+    def check(self, slide: Any, *, factor: float = 1.0, tolerance: float = 0.0) -> None:
         """Check image, spots, scale and counts of a slide whose image is ``factor`` times the crop's size."""
-        order = [self.barcodes.index(one) for one in slide.spots.ids]
+        places = {barcode: i for i, barcode in enumerate(self.barcodes)}
+        order = [places[one] for one in slide.spots.ids]
         assert len(set(order)) == len(slide.spots) == len(self.barcodes)
         np.testing.assert_allclose(slide.spots.centres_px, self.centres[order] * factor, atol=1e-6)
         assert slide.lattice.kind == "hex"
-        assert slide.lattice.pitch_px == pytest.approx(PITCH_PX * factor, rel=0.005)
-        assert slide.mpp == pytest.approx(mpp / factor, rel=0.005)
+        assert slide.lattice.pitch_px == pytest.approx(self.pitch_px * factor, rel=0.005)
+        assert slide.mpp == pytest.approx(100 / self.pitch_px / factor, rel=0.005)
         assert slide.spots.diameter_um == pytest.approx(55)
         self.check_pixels(slide, factor=factor, tolerance=tolerance)
         assert slide.counts.n_vars == len(self.symbols)
@@ -190,6 +193,30 @@ def crop(shared_data: Path) -> Crop:
         counts=values[[rows[barcode] for barcode in barcodes]].toarray(),
         symbols=symbols,
         ids=[ids.get(symbol, f"no-id-{symbol}") for symbol in symbols],
+    )
+
+
+@pytest.fixture(scope="session")
+def brain(crop: Crop, shared_data: Path) -> Crop:
+    """Return the whole slide of the crop with its hires image: enough spots to tell their lattice by centres."""
+    folder = shared_data / "visium" / "V1_Adult_Mouse_Brain"
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5") as file:
+        matrix = file["matrix"]
+        parts = (matrix["data"][:], matrix["indices"][:], matrix["indptr"][:])
+        values = sparse.csr_matrix(parts, shape=tuple(matrix["shape"][:])[::-1])
+        barcodes = list(matrix["barcodes"].asstr()[:])
+    factor = json.loads((folder / "spatial" / "scalefactors_json.json").read_text())["tissue_hires_scalef"]
+    positions = pd.read_csv(folder / "spatial" / "tissue_positions_list.csv", header=None, index_col=0).loc[barcodes]
+    with Image.open(folder / "spatial" / "tissue_hires_image.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return replace(
+        crop,
+        pixels=pixels,
+        barcodes=barcodes,
+        centres=positions[[5, 4]].to_numpy() * factor,
+        array=positions[[2, 3]].to_numpy(),
+        counts=values.toarray(),
+        pitch_px=PITCH_PX * factor,
     )
 
 

@@ -94,6 +94,13 @@ def test_a_panel_of_slides_named_differently_is_that_of_slides_named_alike() -> 
     assert not any(symbols[ids.index(gene.partition(".")[0])].startswith("mt-") for gene in turned)
 
 
+def test_slides_without_a_common_gene(section) -> None:
+    counts = AnnData(sparse.csr_matrix(VALUES), var=pd.DataFrame(index=SYMBOLS))
+    slides = [open_slide(section), SimpleNamespace(name="t", path="t", counts=counts[:, 2:])]
+    with pytest.raises(SlideError, match="no gene in common"):
+        ex.select_hmhvg(slides, 2)
+
+
 def test_a_normalised_matrix_is_refused_with_the_layer_that_is_raw(section) -> None:
     slide = open_slide(section)
     raw = slide.counts.X.copy()

@@ -115,7 +115,7 @@ def test_scaled_values_of_an_h5ad_are_read_as_they_are(shared_data: Path, crop, 
     from napari_hyperst.slides.expression import counts_are_raw, require_raw
 
     image = crop.write_image(tmp_path / "he.png")
-    slide = open_slide(shared_data / "visium" / "squidpy_test" / "test_data.h5ad", image=image)
+    slide = open_slide(shared_data / "visium" / "squidpy_test" / "test_data.h5ad", 100 / 138, image=image)
     np.testing.assert_allclose(slide.spots.centres_px, crop.centres)
     assert slide.counts.n_vars == 1999
     assert not counts_are_raw(slide.counts)

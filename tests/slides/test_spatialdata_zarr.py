@@ -139,7 +139,7 @@ def test_spots_without_counts(crop, tmp_path: Path) -> None:
     path = store(tmp_path / "none.zarr", images={"he": image(crop)}, shapes={"x": circles(crop), "y": circles(crop)})
     with pytest.raises(SlideError, match=r"2 elements of circles could be spots: x, y; name one \(--table"):
         open_slide(path)
-    slide = open_slide(path, table="y")
+    slide = open_slide(path, 100 / 138, table="y")
     assert slide.counts is None
     assert len(slide.spots) == 49
 
@@ -152,7 +152,7 @@ def test_a_table_of_labels_is_left_out_with_a_warning(crop, tmp_path: Path) -> N
         tables={"table": table(crop, "cells")},
     )  # fmt: skip
     with pytest.warns(HyperSTWarning, match=r"without counts, since no table annotates shapes \(table of cells\)"):
-        slide = open_slide(path)
+        slide = open_slide(path, 100 / 138)
     assert slide.counts is None
 
 

@@ -29,22 +29,22 @@ def write(crop, folder: Path, name: str, *, apart: bool = True) -> None:
     ("apart", "opened"),
     [(True, "."), (True, "coord/Mouse_Brain_1_coord.csv"), (True, "gene_exp/Mouse_Brain_1_count.csv"), (False, ".")],
 )
-def test_a_visium_slide(apart: bool, opened: str, crop, tmp_path: Path) -> None:
-    write(crop, tmp_path / "Visium", "Mouse_Brain_1", apart=apart)
+def test_a_visium_slide(apart: bool, opened: str, brain, tmp_path: Path) -> None:
+    write(brain, tmp_path / "Visium", "Mouse_Brain_1", apart=apart)
     path = tmp_path / "Visium" / opened
     assert format_of(path) == "stimage"
     slide = open_slide(path)
     assert slide.name == "Mouse_Brain_1"
-    crop.check(slide)
+    brain.check(slide)
     assert slide.sdata.shapes[slide.name]["radius"].unique() == pytest.approx(44.7)
 
 
-def test_several_slides_are_asked_about(crop, tmp_path: Path) -> None:
-    write(crop, tmp_path, "A")
-    write(crop, tmp_path, "B")
+def test_several_slides_are_asked_about(brain, tmp_path: Path) -> None:
+    write(brain, tmp_path, "A")
+    write(brain, tmp_path, "B")
     with pytest.raises(SlideError, match=r"2 slides: A, B; open the coordinates of one: A_coord\.csv"):
         open_slide(tmp_path)
-    crop.check(open_slide(tmp_path / "coord" / "B_coord.csv"))
+    brain.check(open_slide(tmp_path / "coord" / "B_coord.csv"))
 
 
 def test_a_slide_of_legacy_st(tiny_section: Path, tmp_path: Path) -> None:

@@ -196,9 +196,15 @@ def _common_genes(tables: Sequence[AnnData]) -> tuple[list[AnnData], set[str]]:
     names = tables[0].var_names
     indices = [GeneColumns(table) for table in tables]
     columns = np.stack([index.find(list(names)) for index in indices])
+    for alias in indices[0].aliases[1:]:
+        columns = np.where(columns < 0, [index.find(alias) for index in indices], columns)
     common = (columns >= 0).all(axis=0)
     for row in columns:  # two names of one gene
         common &= ~pd.Series(row).duplicated().to_numpy()
+    if not common.any():
+        raise SlideError(
+            "the training slides have no gene in common", do="give slides of one species whose genes are named alike"
+        )
     order = np.flatnonzero(common)[np.argsort(names[common])]
     var = pd.DataFrame(index=names[order])
     kept = [AnnData(as_sparse(table)[:, row[order]], var=var) for table, row in zip(tables, columns, strict=True)]

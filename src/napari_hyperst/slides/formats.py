@@ -99,7 +99,7 @@ def bin_folders(path: Path) -> dict[int, Path]:
         return {size: path}
     for folder in (outs_folder(path) / "binned_outputs", path):
         if folder.is_dir():
-            sizes = {bin_size_um(child.name): child for child in folder.iterdir() if child.is_dir()}
+            sizes = {bin_size_um(child.name): child for child in folder.iterdir() if spatial_folder(child).is_dir()}
             found = {size: child for size, child in sizes.items() if size}
             if found:
                 return dict(sorted(found.items()))

@@ -78,10 +78,15 @@ class GeneColumns:
         return values
 
     @cached_property
+    def aliases(self) -> list[list[str]]:
+        """The table's own names of its genes, and any others that it has for them, each a list of one a gene."""
+        others = self._columns_called((*_IDS, *_SYMBOLS))
+        return [[str(name) for name in self._counts.var_names], *([*map(str, column)] for column in others)]
+
+    @cached_property
     def _others(self) -> list[pd.Series]:
         """Other names of genes and the table's own without versions, each as a series of columns."""
-        names = [pd.Index(self._counts.var_names), *(pd.Index(c) for c in self._columns_called((*_IDS, *_SYMBOLS)))]
-        series = [pd.Series(np.arange(len(one)), index=[without_version(str(name)) for name in one]) for one in names]
+        series = [pd.Series(np.arange(len(one)), index=[without_version(name) for name in one]) for one in self.aliases]
         return [one[~one.index.duplicated()] for one in series]
 
     def _columns_called(self, names: Sequence[str]) -> list[pd.Series]:
