@@ -39,9 +39,17 @@ def test_the_manifest_is_valid_and_what_it_names_is_there() -> None:
     assert (Path(__file__).parents[1] / "napari.yaml").resolve() == MANIFEST.resolve()
 
 
-def test_napari_asks_for_no_other_file_than_a_store() -> None:
+#: Files that name one slide among several in a folder.
+FILES = (
+    ".h5ad",
+    *(f"{end}{zipped}" for end in ("_selection.tsv", "_coord.csv", "_count.csv") for zipped in ("", ".gz")),
+)
+
+
+def test_napari_asks_for_stores_and_for_files_that_name_a_slide() -> None:
     readers = PluginManifest.from_file(MANIFEST).contributions.readers or []
-    assert [reader.filename_patterns for reader in readers] == [["*.zarr"]]
+    wanted = {"*.zarr", *(f"*{file}" for file in FILES), "*alignment_table_*.tsv", "*alignment_table_*.tsv.gz"}
+    assert [set(reader.filename_patterns) for reader in readers] == [wanted]
     assert all(reader.accepts_directories for reader in readers)
 
 
@@ -71,6 +79,8 @@ def test_slides_are_claimed_by_what_is_in_them(tiny_section: Path, store: Path, 
     assert get_reader(str(tiny_section)) is read
     assert get_reader(str(store)) is read
     assert get_reader([str(tiny_section), str(store)]) is read
+    assert get_reader(str(tiny_section / "corner_selection.tsv")) is read
+    assert get_reader(str(tiny_section / "corner.tsv")) is None
     (tmp_path / "outs" / "spatial").mkdir(parents=True)
     (tmp_path / "outs" / "spatial" / "tissue_positions.csv").touch()
     assert get_reader(str(tmp_path)) is read

@@ -36,7 +36,9 @@ Mpp = Annotated[float | None, typer.Option(help="µm per px of the H&E; by defau
 ImageOption = Annotated[
     str | None, typer.Option("--image", help="The full-resolution H&E file, or the name of a store's image.")
 ]
-TableOption = Annotated[str | None, typer.Option("--table", help="The name of a store's table of counts.")]
+TableOption = Annotated[
+    str | None, typer.Option("--table", help="A store's table of counts or spots, or the bins of Visium HD.")
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings as YAML, as the command settings prints them; or JSON.")
 ]

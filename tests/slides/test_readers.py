@@ -238,7 +238,9 @@ BROKEN_ST = {
         "no number",
     ),
     "a spot twice": (lambda f: _edit_table(f / "corner_selection.tsv", lambda t: pd.concat([t, t[:1]])), "twice"),
-    "no spot selected": (lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(selected=0)), "none"),
+    "no spot selected": (
+        lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(selected=0)), "no spot is selected",
+    ),
     "spots off the image": (
         lambda f: _edit_table(f / "corner_selection.tsv", lambda t: t.assign(pixel_x=t.pixel_x + 9000)), "outside",
     ),
@@ -269,7 +271,7 @@ def section_visium(shared_data: Path, tmp_path: Path) -> Path:
     shutil.copy(source / "V1_Adult_Mouse_Brain" / "filtered_feature_bc_matrix.h5", folder)
     for name in ("scalefactors_json.json", "tissue_hires_image.png", "tissue_positions_list.csv"):
         shutil.copy(source / "V1_Adult_Mouse_Brain" / "spatial" / name, folder / "spatial")
-    Image.new("RGB", (11500, 12000), (200, 150, 190)).save(folder / "full.png", compress_level=1)
+    Image.new("RGB", (11293, 11757), (200, 150, 190)).save(folder / "full.png", compress_level=1)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
@@ -323,7 +325,9 @@ BROKEN_VISIUM = {
         "filtered_feature_bc_matrix.h5",
     ),
     "no image": (lambda f: (f / "spatial/tissue_hires_image.png").unlink(), "no image"),
-    "image is no image": (lambda f: (f / "spatial/tissue_hires_image.png").write_bytes(b"no"), "cannot read"),
+    "image is no image": (
+        lambda f: (f / "spatial/tissue_hires_image.png").write_bytes(b"no"), "no image that can be read",
+    ),
 }  # fmt: skip
 
 

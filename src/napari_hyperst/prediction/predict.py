@@ -19,7 +19,7 @@ from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding, modality
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.prediction.maps import distances_from_origin, entailment_cones, poincare_disk
-from napari_hyperst.slides.expression import counts_are_raw, log2_counts, niche_counts, spot_counts
+from napari_hyperst.slides.expression import counts_are_raw, log2_counts, measured_genes, niche_counts, spot_counts
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.tiles import TileBatch, niche_um, read_tiles, spots_with_tiles
 
@@ -190,7 +190,7 @@ def _measured(slide: Slide, checkpoint: Checkpoint) -> Measured | None:
     if slide.counts is None:
         return None
     genes = checkpoint.panel.genes
-    missing = sorted(set(genes) - set(slide.counts.var_names))
+    missing = sorted(gene for gene, there in zip(genes, measured_genes(slide, genes), strict=True) if not there)
     if len(missing) == len(genes):
         raise CheckpointError(
             f"none of the checkpoint's {len(genes)} genes ({', '.join(genes[:3])}, …) is among the slide's "

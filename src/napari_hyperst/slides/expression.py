@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from scipy import sparse
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.panel import GenePanel
+from napari_hyperst.slides.genes import GeneColumns, as_sparse
 from napari_hyperst.slides.slide import Slide
 
 #: Prefixes of the mitochondrial and ribosomal genes that HMHVG drops (as published, MTOR and RPN1 go with them).
@@ -23,8 +23,40 @@ _PER_SLIDE = 2000
 
 def counts_are_raw(counts: AnnData) -> bool:
     """Tell raw counts (whole, not negative) from normalised ones, from up to a million stored values."""
-    values = _matrix(counts).data[:1_000_000]
+    values = as_sparse(counts).data[:1_000_000]
     return bool(np.isfinite(values).all() and (values >= 0).all() and (values == np.rint(values)).all())
+
+
+def measured_genes(slide: Slide, genes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (G,) whether genes were measured on a slide, under their symbols or Ensembl ids.
+
+    Raises
+    ------
+    SlideError
+        If the slide has no counts.
+    """
+    return _columns(slide).find(genes) >= 0
+
+
+def require_raw(slide: Slide) -> AnnData:
+    """Return the counts of a slide that is to be learned from.
+
+    Raises
+    ------
+    SlideError
+        If there are none, or they are normalised or scaled.
+    """
+    counts = _require_counts(slide)
+    if not counts_are_raw(counts):
+        layers = [name for name, values in counts.layers.items() if counts_are_raw(AnnData(values))]
+        raise SlideError(
+            "its counts are normalised or scaled: they hold values that are negative or no whole numbers",
+            where=slide.path,
+            do=f"make its layer {layers[0]!r}, which holds whole numbers, the table's X"
+            if layers
+            else "train on raw counts",
+        )
+    return counts
 
 
 def spot_counts(slide: Slide, genes: Sequence[str]) -> NDArray[np.float32]:
@@ -35,7 +67,7 @@ def spot_counts(slide: Slide, genes: Sequence[str]) -> NDArray[np.float32]:
     slide
         The slide.
     genes
-        Gene names; those the slide lacks become NaN.
+        Symbols or Ensembl ids; those the slide lacks become NaN.
 
     Returns
     -------
@@ -47,13 +79,19 @@ def spot_counts(slide: Slide, genes: Sequence[str]) -> NDArray[np.float32]:
     SlideError
         If the slide has no counts.
     """
-    counts = _require_counts(slide)
-    columns = pd.Index(counts.var_names).get_indexer(list(genes))
-    block = _matrix(counts)[:, columns[columns >= 0]].toarray()
-    values = np.full((len(slide.spots), len(genes)), np.nan, dtype=np.float32)
-    counted = slide.count_rows >= 0
-    values[np.ix_(counted, columns >= 0)] = block[slide.count_rows[counted]]
-    return values
+    index = _columns(slide)
+    columns = index.find(genes)
+    there = columns >= 0
+    block = index.block(columns[there])
+    rows = slide.count_rows
+    values = block if len(block) == len(rows) and (rows == np.arange(len(rows))).all() else block[rows]
+    if (rows < 0).any():
+        values[rows < 0] = np.nan
+    if there.all():
+        return values
+    whole = np.full((len(rows), len(genes)), np.nan, dtype=np.float32)
+    whole[:, there] = values
+    return whole
 
 
 def detected_genes(slide: Slide) -> NDArray[np.int64]:
@@ -69,7 +107,7 @@ def detected_genes(slide: Slide) -> NDArray[np.int64]:
     SlideError
         If the slide has no counts.
     """
-    found = np.asarray((_matrix(_require_counts(slide)) > 0).sum(axis=1)).ravel()
+    found = np.asarray((as_sparse(_require_counts(slide)) > 0).sum(axis=1)).ravel()
     detected = np.full(len(slide.spots), -1, dtype=np.int64)
     counted = slide.count_rows >= 0
     detected[counted] = found[slide.count_rows[counted]]
@@ -132,23 +170,15 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
     SlideError
         If a slide has no raw counts, or fewer than ``n`` genes are left.
     """
-    tables = [_require_counts(slide) for slide in slides]
-    for slide, table in zip(slides, tables, strict=True):
-        if not counts_are_raw(table):
-            raise SlideError(
-                "its counts are normalised or scaled: they hold values that are no whole numbers",
-                where=slide.path,
-                do="train on raw counts",
-            )
-    common = sorted(set.intersection(*(set(table.var_names) for table in tables)))
-    variable = set().union(*(_most_variable(table[:, common]) for table in tables))
-    genes = np.array(sorted(gene for gene in variable if not gene.startswith(_DROPPED_PREFIXES)))
+    tables, dropped = _common_genes([require_raw(slide) for slide in slides])
+    variable = set().union(*(_most_variable(table) for table in tables))
+    genes = np.array(sorted(variable - dropped))
     if len(genes) < n:
         raise SlideError(
             f"{len(genes)} genes are common to the training slides and variable, fewer than the {n} asked for",
             do="ask for fewer genes",
         )
-    stacked = sparse.vstack([_matrix(table[:, genes]).astype(np.float64) for table in tables])
+    stacked = sparse.vstack([as_sparse(table[:, genes]).astype(np.float64) for table in tables])
     mean = np.asarray(stacked.mean(axis=0)).ravel()
     std = np.sqrt(np.maximum(np.asarray(stacked.power(2).mean(axis=0)).ravel() - mean**2, 0))
     # Ranks from 0, the highest first; genes are sorted by name, so a stable sort breaks ties by name.
@@ -161,12 +191,38 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
     return GenePanel(tuple(sorted(genes[chosen].tolist())), "hmhvg", tuple(slide.name for slide in slides))
 
 
+def _common_genes(tables: Sequence[AnnData]) -> tuple[list[AnnData], set[str]]:
+    """Return tables of the genes that all tables have, named as in the first, and those that HMHVG drops by symbol."""
+    names = tables[0].var_names
+    indices = [GeneColumns(table) for table in tables]
+    columns = np.stack([index.find(list(names)) for index in indices])
+    for alias in indices[0].aliases[1:]:
+        columns = np.where(columns < 0, [index.find(alias) for index in indices], columns)
+    common = (columns >= 0).all(axis=0)
+    for row in columns:  # two names of one gene
+        common &= ~pd.Series(row).duplicated().to_numpy()
+    if not common.any():
+        raise SlideError(
+            "the training slides have no gene in common", do="give slides of one species whose genes are named alike"
+        )
+    order = np.flatnonzero(common)[np.argsort(names[common])]
+    var = pd.DataFrame(index=names[order])
+    kept = [AnnData(as_sparse(table)[:, row[order]], var=var) for table, row in zip(tables, columns, strict=True)]
+    symbols = [index.symbols[row[order]] for index, row in zip(indices, columns, strict=True)]
+    dropped = {
+        name
+        for name, *others in zip(var.index, *symbols, strict=True)
+        if any(str(symbol).startswith(_DROPPED_PREFIXES) for symbol in others)
+    }
+    return kept, dropped
+
+
 def _most_variable(counts: AnnData) -> set[str]:
     """Name a slide's most variable genes by normalised dispersion of library-normalised counts.
 
     Dispersion is z-scored within 20 bins of mean expression (Satija et al. 2015), as scanpy's ``seurat`` flavour.
     """
-    raw = _matrix(counts).astype(np.float64)
+    raw = as_sparse(counts).astype(np.float64)
     seen = np.asarray(raw.sum(axis=0)).ravel() > 0
     raw = raw[:, seen]
     totals = np.asarray(raw.sum(axis=1)).ravel()
@@ -190,9 +246,10 @@ def _most_variable(counts: AnnData) -> set[str]:
     return set(counts.var_names[seen][top])
 
 
-def _matrix(counts: AnnData) -> Any:
-    """Return the counts as a sparse matrix, by row where they were not sparse."""
-    return counts.X if sparse.issparse(counts.X) else sparse.csr_matrix(np.asarray(counts.X))
+def _columns(slide: Slide) -> GeneColumns:
+    if slide.gene_columns is None:
+        raise SlideError("has no counts", where=slide.path, do="give a slide with transcriptomics")
+    return slide.gene_columns
 
 
 def _require_counts(slide: Slide) -> AnnData:

@@ -1,23 +1,43 @@
-"""What format a folder is in, told by the names in it: quick, without the libraries that read it."""
+"""What format a slide is in, told by the names in its folder: quick, without the libraries that read it."""
 
 from __future__ import annotations
 
+import glob
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["spatialdata", "space_ranger", "legacy_st"]
+Format = Literal["spatialdata", "visium_hd", "space_ranger", "hest", "stimage", "legacy_st"]
 
 #: What each format is called to the user.
 FORMATS: dict[Format, str] = {
     "spatialdata": "a SpatialData Zarr store",
+    "visium_hd": "a Visium HD outs folder, its binned_outputs, or one of the square_*um folders there",
     "space_ranger": "a Space Ranger outs folder",
-    "legacy_st": "a legacy ST folder (H&E, *.tsv counts, *_selection.tsv spots)",
+    "hest": "a HEST sample (st/*.h5ad, wsis/*.tif, metadata/*.json)",
+    "stimage": "an STimage-1K4M slide (coord/*_coord.csv, gene_exp/*_count.csv, image/*.png)",
+    "legacy_st": "a legacy ST folder (H&E, *.tsv counts, *_selection.tsv or alignment_table_*.tsv spots)",
 }
-_SCALES = "spatial/scalefactors_json.json"
-MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
+#: How the matrices of counts are called: what is in tissue before what is not, one file before a folder of three.
+MATRICES = (
+    "filtered_feature_bc_matrix.h5",
+    "filtered_feature_bc_matrix",
+    "raw_feature_bc_matrix.h5",
+    "raw_feature_bc_matrix",
+)
+SCALES = "scalefactors_json.json"
+#: Names of the table of positions, the newest first.
+POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
+#: How HEST's own library names the files of a sample of its making.
+HEST_COUNTS, HEST_IMAGE, HEST_METADATA = "aligned_adata.h5ad", "aligned_fullres_HE.tif", "metrics.json"
+_BINS = re.compile(r"square_(\d{3})um")
+_SPOTS_OF_SECTION = re.compile(r"(?:alignment_table_(?P<after>.+)|(?P<before>.+)_selection)\.tsv(?:\.gz)?")
+_COORDINATES_OF_SLIDE = re.compile(r"(.+)_coord\.csv(?:\.gz)?")
 _ZARR_ROOTS = ("zarr.json", ".zgroup")
 _ATTRIBUTES = ("zarr.json", ".zattrs")
 _MARK = "spatialdata_attrs"
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def format_of(path: str | Path) -> Format | None:
@@ -26,20 +46,16 @@ def format_of(path: str | Path) -> Format | None:
     Parameters
     ----------
     path
-        A folder or store.
+        A folder, a store, or the file that names one slide among several in a folder.
     """
-    path = Path(path)
     try:
-        if not path.is_dir():
+        path = Path(path)
+        if not path.exists():
             return None
-        if any((path / root).is_file() for root in _ZARR_ROOTS):
+        if path.is_dir() and any((path / root).is_file() for root in _ZARR_ROOTS):
             return "spatialdata" if _is_spatialdata(path) else None
-        folder = outs_folder(path)
-        spatial = folder / "spatial"
-        if any(spatial.glob("tissue_*")) or any((folder / name).exists() for name in (*MATRICES, _SCALES)):
-            return "space_ranger"
-        return "legacy_st" if selection_files(path) else None
-    except (OSError, ValueError):  # no right to look, a name that is too long, a null byte
+        return next((found for found, is_one in _RECOGNISED.items() if is_one(path)), None)
+    except (OSError, TypeError, ValueError):  # no right to look, no path, a name that is too long, a null byte
         return None
 
 
@@ -54,6 +70,124 @@ def outs_folder(path: Path) -> Path:
     return path / "outs" if (path / "outs").is_dir() else path
 
 
-def selection_files(path: Path) -> list[Path]:
-    """Return the tables of selected spots in a legacy ST folder."""
-    return sorted(path.glob("*_selection.tsv*"))
+def spatial_folder(folder: Path) -> Path:
+    """Return the folder of positions and scale factors; the folder itself where all files lie side by side."""
+    beside = (folder / SCALES).is_file() or any((folder / name).is_file() for name in POSITIONS)
+    return folder if beside and not (folder / "spatial").is_dir() else folder / "spatial"
+
+
+def matrices(folder: Path) -> list[Path]:
+    """Return a folder's matrices of counts, best first; downloads bear the sample's name before the file's."""
+    entries = sorted(folder.iterdir())
+    found: list[Path] = []
+    for name in MATRICES:
+        whole = folder / name
+        named = [path for path in entries if path.name.endswith(f"_{name}") and not path.name.startswith(".")]
+        found += [path for path in (whole, *named) if (path.is_file() if name.endswith(".h5") else path.is_dir())]
+    return found
+
+
+def bin_folders(path: Path) -> dict[int, Path]:
+    """Return the folders of Visium HD bins by their size in µm, smallest first.
+
+    Parameters
+    ----------
+    path
+        A run's folder, its ``outs``, its ``binned_outputs``, or one folder of bins.
+    """
+    if (size := bin_size_um(path.absolute().name)) and spatial_folder(path).is_dir():
+        return {size: path}
+    for folder in (outs_folder(path) / "binned_outputs", path):
+        if folder.is_dir():
+            sizes = {bin_size_um(child.name): child for child in folder.iterdir() if spatial_folder(child).is_dir()}
+            found = {size: child for size, child in sizes.items() if size}
+            if found:
+                return dict(sorted(found.items()))
+    return {}
+
+
+def bin_size_um(name: str) -> int | None:
+    """Read the size of Visium HD bins out of the name of a folder, table or element; None if it tells none."""
+    found = _BINS.search(name)
+    return int(found.group(1)) if found else None
+
+
+def hest_samples(path: Path) -> list[Path]:
+    """Return the h5ad files of the HEST samples at a path: a download's folder, a sample's folder, or a file."""
+    if path.is_file():
+        return [path] if path.suffix == ".h5ad" and _is_hest(path) else []
+    within = sorted((path / "st").glob("*.h5ad")) if (path / "st").is_dir() else [path / HEST_COUNTS]
+    return [file for file in within if file.is_file() and _is_hest(file)]
+
+
+def _is_hest(counts: Path) -> bool:
+    """Tell whether an h5ad has HEST's files around it."""
+    with counts.open("rb") as file:
+        if file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
+            return False
+    if counts.name == HEST_COUNTS:
+        return True
+    root = counts.parent.parent
+    return (root / "metadata" / f"{counts.stem}.json").is_file() or any(
+        (root / "wsis").glob(f"{glob.escape(counts.stem)}.*")
+    )
+
+
+def stimage_slides(path: Path) -> dict[str, tuple[Path, Path]]:
+    """Return coordinates and counts of the STimage-1K4M slides at a path, by the slides' names.
+
+    Parameters
+    ----------
+    path
+        A technology's folder with ``coord`` and ``gene_exp``, a folder with the files of a slide side by side, or
+        a file of coordinates or counts.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = {}
+    for name, coordinates in _by_name(folder, folder / "coord", folder.parent / "coord", pattern=_COORDINATES_OF_SLIDE):
+        homes = (coordinates.parent, coordinates.parent.parent / "gene_exp")
+        files = [home / f"{name}_count.csv{ending}" for home in homes for ending in ("", ".gz")]
+        counts = next((file for file in files if file.is_file()), None)
+        if counts and (path in (coordinates, counts) if path.is_file() else folder in coordinates.parents):
+            found[name] = (coordinates, counts)
+    return found
+
+
+def _by_name(*folders: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if (found := pattern.fullmatch(path.name)) and path.is_file():
+                yield next(name for name in found.groups() if name), path
+
+
+def sections(path: Path) -> dict[str, Path]:
+    """Return the tables of spots of the legacy ST sections at a path, by the sections' names.
+
+    Parameters
+    ----------
+    path
+        A folder with one or several sections, or the table of spots of one.
+    """
+    if path.is_file():
+        return {name: file for name, file in _by_name(path.parent, pattern=_SPOTS_OF_SECTION) if file == path}
+    return dict(_by_name(path, pattern=_SPOTS_OF_SECTION))
+
+
+def _is_space_ranger(path: Path) -> bool:
+    """Tell a run with positions of spots from one of single cells, which has the same matrices."""
+    if not path.is_dir():
+        return False
+    folder = outs_folder(path)
+    spatial = spatial_folder(folder)
+    known = (SCALES, *POSITIONS, "tissue_hires_image.png", "tissue_lowres_image.png")
+    return spatial.is_dir() and any((spatial / name).is_file() for name in known)
+
+
+#: How each format is told, in the order of asking; a Zarr store is none of these.
+_RECOGNISED: dict[Format, Callable[[Path], object]] = {
+    "visium_hd": lambda path: path.is_dir() and bin_folders(path),
+    "space_ranger": _is_space_ranger,
+    "hest": hest_samples,
+    "stimage": stimage_slides,
+    "legacy_st": sections,
+}

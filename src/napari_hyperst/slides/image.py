@@ -33,7 +33,7 @@ MAX_DECODED_PX = 1_000_000_000
 #: Side of the chunks, and about the longest side of the coarsest level, of the pyramids made here.
 CHUNK_PX = 1024
 CACHE_VARIABLE = "NAPARI_HYPERST_CACHE"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".svs")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _content_hash(path: Path) -> str:
 
 def _decode(path: Path) -> da.Array:
     """Return the pixels of an image file as a (c, y, x) array, lazily where the format allows it."""
-    if path.suffix.lower() in (".tif", ".tiff", ".btf"):
+    if path.suffix.lower() in (".tif", ".tiff", ".btf", ".svs"):
         plain = _open_tiff(path)
         if plain is not None:
             return plain
@@ -240,7 +240,7 @@ def _open_tiff(path: Path) -> da.Array | None:
         if page.is_tiled:
             pixels = da.from_zarr(zarr.open_array(series.aszarr(), mode="r"))
         else:
-            _check_size(series.sizes.get("width", 1), series.sizes.get("height", 1), path)
+            _check_size(page.imagewidth, page.imagelength, path)
             pixels = da.from_array(series.asarray())
     except SlideError:
         raise

@@ -15,6 +15,7 @@ from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.slides.genes import GeneColumns
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.lattice import Lattice, LatticeKind, lattice_from_array, lattice_from_centres
 
@@ -140,6 +141,11 @@ class Slide:
         """The measured table, or None on a slide without transcriptomics."""
         return None if self.source.table is None else self.sdata.tables[self.source.table]
 
+    @cached_property
+    def gene_columns(self) -> GeneColumns | None:
+        """The columns of ``counts`` by gene; None on a slide without transcriptomics."""
+        return None if self.counts is None else GeneColumns(self.counts)
+
     @property
     def pitch_um(self) -> float:
         """Distance between neighbouring spots in µm; NaN without a lattice."""
@@ -208,7 +214,7 @@ def build_slide(source: Source, mpp: float | None = None, ref: SlideRef | None =
     _check_centres(centres, pyramid.shape_px, where)
     ids, array = _ids_and_array(source, shapes)
     lattice = lattice_from_centres(centres) if array is None else lattice_from_array(centres, array)
-    radius_px = float(np.median(shapes["radius"])) * float(np.sqrt(abs(np.linalg.det(to_pixels[:2, :2]))))
+    radius_px = _radius(shapes) * float(np.sqrt(abs(np.linalg.det(to_pixels[:2, :2]))))
     scale = _scale(source, lattice, mpp)
     spot_um = source.spot_um
     if spot_um is None:
@@ -252,6 +258,11 @@ def _check_centres(centres: NDArray[np.float64], shape_px: tuple[int, int], wher
             said, where=where, do="check that image, positions and scale factors are of one section and one resolution"
         )
     warnings.warn(f"{where}: {said}; they are left out", HyperSTWarning, stacklevel=3)
+
+
+def _radius(shapes: GeoDataFrame) -> float:
+    """Return the median radius of the spots; of polygons, half the side of a square of their area."""
+    return float(np.median(shapes["radius"] if "radius" in shapes.columns else np.sqrt(shapes.area) / 2))
 
 
 def _table_instances(table: AnnData, region: str) -> list[object]:

@@ -18,7 +18,14 @@ from napari_hyperst.models.encoders import Encoder
 from napari_hyperst.models.method import Batch
 from napari_hyperst.nouns.panel import GenePanel
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.slides.expression import detected_genes, log2_counts, niche_counts, spot_counts
+from napari_hyperst.slides.expression import (
+    detected_genes,
+    log2_counts,
+    measured_genes,
+    niche_counts,
+    require_raw,
+    spot_counts,
+)
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.stains import StainMap
 from napari_hyperst.slides.tiles import fit_stains, niche_um, read_tiles, spots_with_tiles
@@ -328,7 +335,22 @@ def build_training_set(
 
 
 def measure(slides: Sequence[Slide], kept: Sequence[NDArray[np.intp]], panel: GenePanel) -> tuple[Tensor, Tensor]:
-    """Return (n, G) measured log2(count + 1) of the kept spots and of their niches; genes not measured count as 0."""
+    """Return (n, G) measured log2(count + 1) of the kept spots and of their niches; genes not measured count as 0.
+
+    Raises
+    ------
+    SlideError
+        If a slide has no raw counts, or none of the panel's genes.
+    """
+    for slide in slides:
+        table = require_raw(slide)
+        if not measured_genes(slide, panel.genes).any():
+            raise SlideError(
+                f"none of the panel's {len(panel)} genes ({', '.join(panel.genes[:3])}, …) is among its {table.n_vars} "
+                f"({', '.join(table.var_names[:3])}, …)",
+                where=slide.path,
+                do="give slides of one species, with genes named by symbol or with both symbols and ids",
+            )
     of_spots = [spot_counts(slide, panel.genes) for slide in slides]
     of_niches = [niche_counts(slide, counts) for slide, counts in zip(slides, of_spots, strict=True)]
     return _targets(of_spots, kept), _targets(of_niches, kept)

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.files import recover
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.slides.formats import FORMATS, format_of
-from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr
-from napari_hyperst.slides.slide import Slide, build_slide
+from napari_hyperst.slides.formats import FORMATS, Format, format_of
+from napari_hyperst.slides.readers import hest, legacy_st, space_ranger, spatialdata_zarr, stimage, visium_hd
+from napari_hyperst.slides.slide import Slide, Source, build_slide
 
-#: Each has ``read(path, image, table)``.
-READERS = {"spatialdata": spatialdata_zarr, "space_ranger": space_ranger, "legacy_st": legacy_st}
+#: The reader of each format, called with the path, the image and the table that the user named.
+READERS: dict[Format, Callable[[Path, str | Path | None, str | None], Source]] = {
+    "spatialdata": spatialdata_zarr.read,
+    "visium_hd": visium_hd.read,
+    "space_ranger": space_ranger.read,
+    "hest": hest.read,
+    "stimage": stimage.read,
+    "legacy_st": legacy_st.read,
+}
+
+#: Formats that may hold several tables of counts.
+_WITH_TABLES: tuple[Format, ...] = ("spatialdata", "visium_hd")
 
 
 def open_slide(
     path: str | Path, mpp: float | None = None, *, image: str | Path | None = None, table: str | None = None
 ) -> Slide:
-    """Open a slide: a Space Ranger ``outs`` folder, a SpatialData Zarr, or a legacy ST section folder.
+    """Open a slide: Visium, Visium HD, legacy ST, HEST, STimage-1K4M or a SpatialData Zarr.
 
     Reads metadata and counts, no pixels; but a jpg, png or untiled tif is decoded once into a cached pyramid.
 
     Parameters
     ----------
     path
-        The folder or store.
+        The folder or store, or the file that names one slide among several in a folder.
     mpp
         µm per px of the H&E's level 0. By default it follows from the pitch of the spots' lattice.
     image
-        Space Ranger and legacy ST: the full-resolution H&E file. SpatialData Zarr: the name of the image element,
-        where several fit.
+        The full-resolution H&E file. SpatialData Zarr: the name of the image element, where several fit.
     table
-        SpatialData Zarr: the name of the table of counts, where several fit.
+        SpatialData Zarr: the name of the table of counts, where several fit. Visium HD: the bins, such as
+        ``"square_008um"``.
 
     Returns
     -------
@@ -52,9 +63,25 @@ def open_slide(
         raise SlideError(f"cannot be looked at ({error.strerror})", where=path, do="check the path") from error
     if not there:
         raise SlideError("there is nothing here", where=path, do="check the path")
+    _look_into(path)
     found = format_of(path)
+    if found is None and path.suffix == ".h5ad" and image is not None:
+        found = "hest"  # what is missing around it is named
     if found is None:
         raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
+    if table is not None and found not in _WITH_TABLES:
+        raise SlideError("has one table of counts, and none to choose", where=path, do="leave --table (table=) out")
     named = None if image is None else str(image)
-    source = READERS[found].read(path, image, table)
+    source = READERS[found](path, image, table)
     return build_slide(source, mpp, SlideRef.model_construct(path=path.absolute(), mpp=mpp, image=named, table=table))
+
+
+def _look_into(path: Path) -> None:
+    """Tell a path that may not be read from one that is no slide."""
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+        else:
+            path.open("rb").close()
+    except OSError as error:
+        raise SlideError(f"cannot be read ({error.strerror})", where=path, do="check its rights") from error

@@ -1,4 +1,4 @@
-"""Legacy Spatial Transcriptomics section folders: one H&E, one table of counts, one table of spots."""
+"""Legacy Spatial Transcriptomics sections: one H&E, one table of counts, one table of spots, in a folder."""
 
 from __future__ import annotations
 
@@ -7,78 +7,144 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.sparse import csr_matrix
 from spatialdata import SpatialData
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import Identity
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.slides.formats import selection_files
+from napari_hyperst.slides.formats import sections
 from napari_hyperst.slides.image import IMAGE_SUFFIXES, image_element
+from napari_hyperst.slides.lattice import lattice_from_array
+from napari_hyperst.slides.readers.counts import read_count_table
 from napari_hyperst.slides.readers.files import element_name, image_file
 from napari_hyperst.slides.slide import Source
 
-#: Geometry of the legacy ST array.
+#: Geometry of the legacy ST array. A dense array has one more spot amid each four: its nearest are 141 µm apart.
 PITCH_UM = 200.0
+DENSE_PITCH_UM = PITCH_UM / np.sqrt(2)
 SPOT_UM = 100.0
 _SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
+#: Columns of a table that gives the symbols of Ensembl ids.
+_SYMBOL_COLUMNS = ("gene_id", "gene_name")
 
 
 def read(path: Path, image: str | Path | None, table: str | None) -> Source:
-    """Read a section folder. Spots without counts are kept; they are predicted like the rest.
+    """Read a section. Spots without counts are kept; they are predicted like the rest.
+
+    Parameters
+    ----------
+    path
+        A folder with one section, or the table of spots of one section among several.
+    image
+        The H&E, where there are several that could be it.
+    table
+        Not used: a section has one table of counts.
 
     Raises
     ------
     SlideError
         If a file is missing, doubled or broken, or the counts join no spot.
     """
-    del table  # there is one table of counts
-    spots_file = _only(selection_files(path), path, "*_selection.tsv", "spots")
-    counts_file = _only(_counts_files(path), path, "*.tsv or *.tsv.gz", "counts")
+    del table
+    folder = path if path.is_dir() else path.parent
+    name, spots_file = _section(path)
+    alone = len(sections(folder)) == 1
+    counts_file = _only(_counts_files(folder, name, alone), folder, "*.tsv or *.tsv.gz", "counts")
     picture = (
-        image_file(image, path)
+        image_file(image, folder)
         if image is not None
-        else _only(sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), path, "image", "the H&E")
+        else _only(_images(folder, name, alone), folder, "image", "the H&E")
     )
     spots = _read_spots(spots_file)
-    counts = _read_counts(counts_file)
-    joined = [spot for spot in spots.index if spot in counts.index]
-    if not joined:
+    counts = read_count_table(counts_file, "\t")
+    counts = counts[[spot for spot in spots.index if spot in counts.obs_names]].copy()
+    if not counts.n_obs:
         raise SlideError(
-            f"none of its {len(counts)} rows is a spot of {spots_file.name}",
+            f"none of its rows is a spot of {spots_file.name}",
             where=counts_file,
             do="give counts and spots of the same section",
         )
-    name = element_name(path.resolve().name)
-    pitch_px = np.nan
+    _name_symbols(counts, folder)
+    element = element_name(folder.resolve().name if path.is_dir() and alone else name)
+    centres = spots[["pixel_x", "pixel_y"]].to_numpy(float)
+    array = spots[["y", "x"]].to_numpy(np.intp)
+    pitch_um = PITCH_UM if len(np.unique(array.sum(axis=1) % 2)) > 1 else DENSE_PITCH_UM
+    lattice = lattice_from_array(centres, array)
+    pitch_px = lattice.pitch_px if lattice.kind != "none" else 1.0
     shapes = ShapesModel.parse(
-        spots[["pixel_x", "pixel_y"]].to_numpy(float), geometry=0, radius=1.0, index=spots.index,
-        transformations={name: Identity()},
+        centres, geometry=0, radius=SPOT_UM / pitch_um * pitch_px / 2, index=spots.index,
+        transformations={element: Identity()},
     )  # fmt: skip
-    shapes["array_row"], shapes["array_col"] = spots["y"].to_numpy(), spots["x"].to_numpy()
-    pitch_px = _pitch_px(shapes)
-    shapes["radius"] = SPOT_UM / PITCH_UM * pitch_px / 2
-    counted = counts.loc[joined]
-    adata = AnnData(
-        csr_matrix(counted.to_numpy(np.float32)),
-        obs=pd.DataFrame({"region": pd.Categorical([name] * len(joined)), "spot_id": joined}, index=joined),
-        var=pd.DataFrame(index=counts.columns.astype(str)),
-    )
-    adata.obs["array_row"] = spots.loc[joined, "y"].to_numpy()
-    adata.obs["array_col"] = spots.loc[joined, "x"].to_numpy()
-    adata.obsm["spatial"] = spots.loc[joined, ["pixel_x", "pixel_y"]].to_numpy(float)
+    shapes["array_row"], shapes["array_col"] = array[:, 0], array[:, 1]
     sdata = SpatialData(
-        images={f"{name}_full_image": image_element(picture, {name: Identity()})},
-        shapes={name: shapes},
-        tables={"table": TableModel.parse(adata, region=name, region_key="region", instance_key="spot_id")},
+        images={f"{element}_full_image": image_element(picture, {element: Identity()})},
+        shapes={element: shapes},
+        tables={"table": _table(counts, spots, element)},
     )
     return Source(
-        sdata, path, image=f"{name}_full_image", spots=name, table="table", pitch_um=PITCH_UM, spot_um=SPOT_UM
+        sdata, path, image=f"{element}_full_image", spots=element, table="table", pitch_um=pitch_um, spot_um=SPOT_UM
     )
 
 
-def _counts_files(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.name.endswith((".tsv", ".tsv.gz")) and "_selection.tsv" not in p.name)
+def _table(counts: AnnData, spots: pd.DataFrame, element: str) -> AnnData:
+    counted = spots.loc[counts.obs_names]
+    counts.obs["region"] = pd.Categorical([element] * counts.n_obs)
+    counts.obs["spot_id"] = counts.obs_names
+    counts.obs["array_row"], counts.obs["array_col"] = counted["y"].to_numpy(), counted["x"].to_numpy()
+    counts.obsm["spatial"] = counted[["pixel_x", "pixel_y"]].to_numpy(float)
+    return TableModel.parse(counts, region=element, region_key="region", instance_key="spot_id")
+
+
+def _section(path: Path) -> tuple[str, Path]:
+    """Return the name and the table of spots of the one section at a path."""
+    found = sections(path)
+    if len(found) > 1:
+        raise SlideError(
+            f"{len(found)} sections: {', '.join(found)}",
+            where=path,
+            do=f"open the table of spots of one, such as {next(iter(found.values())).name}",
+        )
+    return next(iter(found.items()))
+
+
+def _counts_files(folder: Path, name: str, alone: bool) -> list[Path]:
+    """Return the tables that may be a section's counts: the one named like it, or any where it is the only one."""
+    spots = set(sections(folder).values())
+    tables = [p for p in sorted(folder.iterdir()) if p.name.endswith((".tsv", ".tsv.gz")) and p not in spots]
+    named = [p for p in tables if p.name.removesuffix(".gz") == f"{name}.tsv"]
+    if named:
+        return named
+    return [p for p in tables if alone and _symbols(p) is None]
+
+
+def _images(folder: Path, name: str, alone: bool) -> list[Path]:
+    images = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    if len(images) < 2 and alone:
+        return images
+    return [p for p in images if p.stem.lower() == name.lower()] or (images if alone else [])
+
+
+def _symbols(path: Path) -> pd.Series | None:
+    """Read a table of the symbols of Ensembl ids; None if a file is none."""
+    try:
+        if not set(_SYMBOL_COLUMNS) <= set(pd.read_csv(path, sep="\t", nrows=0).columns):
+            return None
+        table = pd.read_csv(path, sep="\t", usecols=list(_SYMBOL_COLUMNS), dtype=str)
+    except (OSError, EOFError, ValueError, UnicodeDecodeError):
+        return None
+    return table.drop_duplicates("gene_id").set_index("gene_id")["gene_name"]
+
+
+def _name_symbols(counts: AnnData, folder: Path) -> None:
+    """Keep the symbols of genes named by Ensembl ids, where a table in the folder gives them."""
+    if not counts.var_names.str.startswith("ENS").any():
+        return
+    for path in sorted(folder.iterdir()):
+        symbols = _symbols(path) if path.name.endswith((".tsv", ".tsv.gz")) else None
+        if symbols is not None:
+            named = symbols.reindex(counts.var_names)
+            counts.var["gene_name"] = named.fillna(counts.var_names.to_series()).to_numpy(object)
+            return
 
 
 def _only(found: list[Path], folder: Path, pattern: str, what: str) -> Path:
@@ -96,13 +162,15 @@ def _only(found: list[Path], folder: Path, pattern: str, what: str) -> Path:
 def _read_spots(path: Path) -> pd.DataFrame:
     try:
         spots = pd.read_csv(path, sep="\t")
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, ValueError, UnicodeDecodeError) as error:
         raise SlideError(f"cannot be read ({error})", where=path, do="give a tab-separated table") from error
     missing = [column for column in _SPOT_COLUMNS if column not in spots.columns]
     if missing:
         raise SlideError(f"lacks the columns {', '.join(missing)}", where=path, do="give a selection table of ST")
     if "selected" in spots.columns:
         spots = spots[spots["selected"] == 1]
+    if spots.empty:
+        raise SlideError("no spot is selected", where=path, do="select the spots in tissue")
     numbers = spots[list(_SPOT_COLUMNS)].apply(pd.to_numeric, errors="coerce")
     if not np.isfinite(numbers.to_numpy()).all():
         bad = int((~np.isfinite(numbers.to_numpy())).any(axis=1).argmax())
@@ -113,27 +181,3 @@ def _read_spots(path: Path) -> pd.DataFrame:
         twice = numbers.index[numbers.index.duplicated()][0]
         raise SlideError(f"spot {twice} is named twice", where=path, do="keep one line a spot")
     return numbers
-
-
-def _read_counts(path: Path) -> pd.DataFrame:
-    try:
-        counts = pd.read_csv(path, sep="\t", index_col=0, engine="c")
-        values = counts.to_numpy(np.float32)
-    except (OSError, EOFError, ValueError, UnicodeDecodeError) as error:
-        raise SlideError(f"cannot be read ({error})", where=path, do="give a table of spots x genes") from error
-    if values.size == 0 or not np.isfinite(values).all() or (values < 0).any():
-        raise SlideError("holds no table of counts (negative, missing or no numbers)", where=path, do="give raw counts")
-    if counts.index.has_duplicates:
-        raise SlideError(
-            f"spot {counts.index[counts.index.duplicated()][0]} is named twice", where=path, do="keep one row a spot"
-        )
-    return counts
-
-
-def _pitch_px(shapes: pd.DataFrame) -> float:
-    """Return the lattice pitch in px, to draw the spots at their size; 1 where there are too few spots to tell."""
-    from napari_hyperst.slides.lattice import lattice_from_array
-
-    centres = np.column_stack([shapes.geometry.x, shapes.geometry.y])
-    lattice = lattice_from_array(centres, shapes[["array_row", "array_col"]].to_numpy(np.intp))
-    return lattice.pitch_px if np.isfinite(lattice.pitch_px) else 1.0

@@ -1,22 +1,40 @@
-"""SpatialData Zarr stores, from spatialdata-io, from us or from others."""
+"""SpatialData Zarr stores, from spatialdata-io, from sopa, from us or from others."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import xarray as xr
+from anndata import AnnData
 from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import get_transformation
 
-from napari_hyperst.errors import SlideError
+from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.slides.formats import bin_size_um
+from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.slide import Source
 
 #: Key under which a store that we wrote keeps its scale, and a table of ours its card.
 ATTRS_KEY = "hyperst"
+#: How spatialdata-io ends the names of one H&E at several resolutions, the finest first, and of another image.
+_RESOLUTIONS = ("_full_image", "_hires_image", "_lowres_image")
+_INSTRUMENT = "_cytassist_image"
+_COLOURS = (1, 3, 4)
 
 
 def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     """Open a store lazily and choose image, spots and counts.
+
+    Parameters
+    ----------
+    path
+        The store.
+    image
+        Name of the image element, where several fit.
+    table
+        Name of the table of counts, where several fit; or of the spots, where none annotates them, or one table
+        several.
 
     Raises
     ------
@@ -29,78 +47,127 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         raise SlideError(
             f"is no SpatialData store that can be read ({error})", where=path, do="write it again"
         ) from error
-    table_name = _choose_table(sdata, path, table)
-    spots = _choose_spots(sdata, path, table_name)
+    table_name, spots = _choose_counts(sdata, path, table)
+    if table_name is not None and not sdata.tables[table_name].var_names.is_unique:
+        counts = sdata.tables[table_name]  # changed in memory, not in the store
+        counts.var_names = unique_names(counts.var_names, path)
     hints = sdata.attrs.get(ATTRS_KEY, {})
+    bins_um = bin_size_um(spots)
     return Source(
         sdata,
         path,
         image=_choose_image(sdata, path, spots, None if image is None else str(image)),
         spots=spots,
         table=table_name,
-        pitch_um=hints.get("pitch_um"),
-        spot_um=hints.get("spot_um"),
+        pitch_um=hints.get("pitch_um", bins_um),
+        spot_um=hints.get("spot_um", bins_um),
         mpp=hints.get("mpp"),
         settled="mpp" in hints,
     )
 
 
-def _choose_table(sdata: SpatialData, path: Path, named: str | None) -> str | None:
-    """Choose the table of counts: one that annotates shapes, and is not a prediction of ours."""
-    fitting = [
-        name
-        for name, table in sdata.tables.items()
-        if ATTRS_KEY not in table.uns and _region(table.uns) in sdata.shapes
-    ]
-    if named is not None:
-        if named not in sdata.tables:
-            raise SlideError(f"has no table {named!r}", where=path, do=f"name one of {', '.join(sdata.tables)}")
-        return named
-    if len(fitting) > 1:
+def _choose_counts(sdata: SpatialData, path: Path, named: str | None) -> tuple[str | None, str]:
+    """Choose the table of counts, if there is one, and the spots that it annotates."""
+    if named is not None and named not in sdata.tables and named not in sdata.shapes:
         raise SlideError(
-            f"{len(fitting)} tables could be the counts: {', '.join(fitting)}", where=path, do="name one (--table)"
+            f"has no table {named!r}",
+            where=path,
+            do=f"name one of {', '.join([*sdata.tables, *sdata.shapes]) or 'none'}",
         )
-    return fitting[0] if fitting else None
+    # Tables that annotate shapes and are no predictions of ours, each with the shapes.
+    annotated = {
+        name: [region for region in _regions(table) if region in sdata.shapes]
+        for name, table in sdata.tables.items()
+        if ATTRS_KEY not in table.uns or name == named
+    }
+    fitting = [(name, region) for name, regions in annotated.items() for region in regions]
+    if named is not None:
+        fitting = [one for one in fitting if one[0] == named] or [one for one in fitting if one[1] == named]
+        if not fitting and named in sdata.tables:
+            raise SlideError(f"table {named!r} annotates no shapes", where=path, do="name another table")
+        if not fitting:
+            return None, named
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        if annotated:
+            told = ", ".join(
+                f"{name} of {' and '.join(_regions(sdata.tables[name])) or 'nothing'}" for name in annotated
+            )
+            warnings.warn(
+                f"{path}: opened without counts, since no table annotates shapes ({told})", HyperSTWarning, stacklevel=4
+            )
+        return None, _circles(sdata, path)
+    names, regions = list(dict(fitting)), [region for _, region in fitting]
+    if len(names) == 1:
+        raise SlideError(
+            f"table {names[0]!r} is of {len(regions)} elements: {', '.join(regions)}",
+            where=path,
+            do="name one (--table, or table=)",
+        )
+    raise SlideError(
+        f"{len(names)} tables could be the counts: {', '.join(names)}", where=path, do="name one (--table, or table=)"
+    )
 
 
-def _region(uns: dict[str, object]) -> str | None:
-    attrs = uns.get("spatialdata_attrs")
-    region = attrs.get("region") if isinstance(attrs, dict) else None
-    return region[0] if isinstance(region, list) and len(region) == 1 else region if isinstance(region, str) else None
+def _regions(table: AnnData) -> list[str]:
+    attrs = table.uns.get("spatialdata_attrs")
+    regions = attrs.get("region") if isinstance(attrs, dict) else None
+    return [regions] if isinstance(regions, str) else [str(region) for region in regions or ()]
 
 
-def _choose_spots(sdata: SpatialData, path: Path, table: str | None) -> str:
-    if table is not None:
-        region = _region(sdata.tables[table].uns)
-        if region is None or region not in sdata.shapes:
-            raise SlideError(f"table {table!r} annotates no single shapes element", where=path, do="name another table")
-        return region
+def _circles(sdata: SpatialData, path: Path) -> str:
+    """Choose the spots of a store without counts."""
     circles = [name for name, shapes in sdata.shapes.items() if "radius" in shapes.columns]
     if len(circles) == 1:
         return circles[0]
-    found = f"{len(circles)} elements of circles could be spots: {', '.join(circles)}" if circles else "no spots"
-    raise SlideError(found, where=path, do="keep one shapes element of circles in the store")
+    if not circles:
+        raise SlideError("no spots", where=path, do="keep one shapes element of circles in the store")
+    raise SlideError(
+        f"{len(circles)} elements of circles could be spots: {', '.join(circles)}",
+        where=path,
+        do="name one (--table, or table=)",
+    )
 
 
 def _choose_image(sdata: SpatialData, path: Path, spots: str, named: str | None) -> str:
-    """Choose the finest of the images that share a coordinate system with the spots."""
+    """Choose the H&E among the images that share a coordinate system with the spots.
+
+    Of one image at several resolutions the finest; fluorescence and the CytAssist instrument's image are none.
+    """
     if named is not None:
         if named not in sdata.images:
-            raise SlideError(f"has no image {named!r}", where=path, do=f"name one of {', '.join(sdata.images)}")
+            raise SlideError(
+                f"has no image {named!r}", where=path, do=f"name one of {', '.join(sdata.images) or 'none'}"
+            )
         return named
     systems = set(get_transformation(sdata.shapes[spots], get_all=True))
-    fitting = [
+    sharing = [
         name for name, element in sdata.images.items() if systems & set(get_transformation(element, get_all=True))
     ]
-    if not fitting:
+    if not sharing:
         raise SlideError(
             "no image shares a coordinate system with the spots" if sdata.images else "no image",
             where=path,
             do="add the H&E to the store",
         )
-    return max(fitting, key=lambda name: _pixels(sdata.images[name]))
+    fitting = [name for name in sharing if _of_colours(sdata.images[name]) and not name.endswith(_INSTRUMENT)]
+    finest: dict[str, str] = {}
+    for name in fitting or sharing:
+        ending = next((ending for ending in _RESOLUTIONS if name.endswith(ending)), "")
+        sample = name.removesuffix(ending)
+        best = finest.get(sample)
+        if best is None or _RESOLUTIONS.index(ending) < _RESOLUTIONS.index(best.removeprefix(sample)):
+            finest[sample] = name
+    if len(finest) > 1:
+        raise SlideError(
+            f"{len(finest)} images could be the H&E: {', '.join(finest.values())}",
+            where=path,
+            do="name one (--image, or image=)",
+        )
+    return next(iter(finest.values()))
 
 
-def _pixels(element: xr.DataArray | xr.DataTree) -> int:
+def _of_colours(element: xr.DataArray | xr.DataTree) -> bool:
     array = next(iter(element["scale0"].data_vars.values())) if isinstance(element, xr.DataTree) else element
-    return int(array.sizes["y"] * array.sizes["x"])
+    return array.sizes["c"] in _COLOURS
