@@ -207,6 +207,7 @@ def _self_contained(slide: Slide) -> SpatialData:
     tables = {} if source.table is None else {source.table: sdata.tables[source.table]}
     whole = SpatialData(
         images={source.image: sdata.images[source.image]},
+        labels={} if source.tissue is None else {source.tissue: sdata.labels[source.tissue]},
         shapes={source.spots: sdata.shapes[source.spots]},
         tables=tables,
     )
@@ -216,6 +217,8 @@ def _self_contained(slide: Slide) -> SpatialData:
             "mpp": slide.mpp,
             "spot_um": slide.spots.diameter_um,
             **({"pitch_um": source.pitch_um} if source.pitch_um is not None else {}),
+            **({"laid": True} if source.laid else {}),
+            **({"tissue": source.tissue} if source.tissue is not None else {}),
         },
     }
     return whole

@@ -1,18 +1,24 @@
-"""What format a folder is in, told by the names in it: quick, without the libraries that read it."""
+"""What format a slide is in, told by names: quick, without the libraries that read it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["spatialdata", "space_ranger", "legacy_st"]
+Format = Literal["spatialdata", "space_ranger", "legacy_st", "whole_slide"]
 
 #: What each format is called to the user.
 FORMATS: dict[Format, str] = {
     "spatialdata": "a SpatialData Zarr store",
     "space_ranger": "a Space Ranger outs folder",
     "legacy_st": "a legacy ST folder (H&E, *.tsv counts, *_selection.tsv spots)",
+    "whole_slide": "an H&E image file (svs, ndpi, mrxs, tif, jpg, png)",
 }
+#: What tifffile reads, what scanners write and tiffslide reads, and what needs openslide.
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
+TIFFSLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif")
+OPENSLIDE_SUFFIXES = (".mrxs",)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES, *TIFFSLIDE_SUFFIXES, *OPENSLIDE_SUFFIXES)
 _SCALES = "spatial/scalefactors_json.json"
 MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
 _ZARR_ROOTS = ("zarr.json", ".zgroup")
@@ -26,10 +32,12 @@ def format_of(path: str | Path) -> Format | None:
     Parameters
     ----------
     path
-        A folder or store.
+        A folder, store or image file.
     """
     path = Path(path)
     try:
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            return "whole_slide"
         if not path.is_dir():
             return None
         if any((path / root).is_file() for root in _ZARR_ROOTS):

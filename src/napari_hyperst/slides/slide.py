@@ -75,6 +75,10 @@ class Source:
         Spot diameter, where the assay is known.
     mpp
         µm per px of the image's level 0, where the data state it.
+    laid
+        Whether the spots are of no assay, but were laid over the H&E.
+    tissue
+        Name of the labels element with the mask that they were laid over.
     """
 
     sdata: SpatialData
@@ -85,6 +89,8 @@ class Source:
     pitch_um: float | None = None
     spot_um: float | None = None
     mpp: float | None = None
+    laid: bool = False
+    tissue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,7 @@ def build_slide(source: Source, mpp: float | None = None, ref: SlideRef | None =
     centres = xy @ to_pixels[:2, :2].T + to_pixels[:2, 2]
     _check_centres(centres, pyramid.shape_px, where)
     ids, array = _ids_and_array(source, shapes)
-    lattice = lattice_from_centres(centres) if array is None else lattice_from_array(centres, array)
+    lattice = lattice_from_centres(centres) if array is None else lattice_from_array(centres, array, _reach(source))
     radius_px = float(np.median(shapes["radius"])) * float(np.sqrt(abs(np.linalg.det(to_pixels[:2, :2]))))
     scale = _scale(source, lattice, mpp)
     spot_um = source.spot_um
@@ -289,12 +295,18 @@ def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
                 HyperSTWarning,
                 stacklevel=3,
             )
-    scale = next((value for value in (stated, measured, source.mpp) if value is not None), None)
+    known = (stated, source.mpp, measured) if source.laid else (stated, measured, source.mpp)
+    scale = next((value for value in known if value is not None), None)
     if scale is None:
         raise SlideError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
     if not np.isfinite(scale) or scale <= 0:
         raise SlideError(f"{scale} is no scale in µm/px", where=source.path, do="state a positive number")
     return float(scale)
+
+
+def _reach(source: Source) -> int:
+    """Return how many pitches away the ring of neighbours is: of laid spots, those nearest to where Visium has them."""
+    return max(1, round(VISIUM_PITCH_UM / source.pitch_um)) if source.laid and source.pitch_um else 1
 
 
 def _known_pitch(kind: LatticeKind) -> float | None:

@@ -36,7 +36,7 @@ def _open(ref: SlideRef) -> Slide | str:
     from napari_hyperst.slides import open_slide
 
     try:
-        return open_slide(ref.path, ref.mpp, image=ref.image, table=ref.table)
+        return open_slide(ref.path, **ref.options)
     except HyperSTError as error:
         return str(error)
     except Exception as error:  # a library failed as no reader foresaw

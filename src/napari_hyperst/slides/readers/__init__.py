@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_hyperst.errors import SlideError
 from napari_hyperst.files import recover
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import FORMATS, format_of
-from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr
+from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr, whole_slide
 from napari_hyperst.slides.slide import Slide, build_slide
 
 #: Each has ``read(path, image, table)``.
@@ -16,23 +19,38 @@ READERS = {"spatialdata": spatialdata_zarr, "space_ranger": space_ranger, "legac
 
 
 def open_slide(
-    path: str | Path, mpp: float | None = None, *, image: str | Path | None = None, table: str | None = None
+    path: str | Path,
+    mpp: float | None = None,
+    *,
+    image: str | Path | None = None,
+    table: str | None = None,
+    pitch_um: float | None = None,
+    spot_um: float | None = None,
+    tissue: str | Path | NDArray[np.generic] | None = None,
 ) -> Slide:
-    """Open a slide: a Space Ranger ``outs`` folder, a SpatialData Zarr, or a legacy ST section folder.
+    """Open a slide: a Space Ranger ``outs`` folder, a SpatialData Zarr, a legacy ST section folder, or a bare H&E.
 
-    Reads metadata and counts, no pixels; but a jpg, png or untiled tif is decoded once into a cached pyramid.
+    Reads metadata and counts, no pixels; but a jpg, png or untiled tif is decoded once into a cached pyramid, and of a
+    bare H&E a coarse level is read to find the tissue, over which a hexagonal lattice of spots is laid.
 
     Parameters
     ----------
     path
-        The folder or store.
+        The folder, store or image file.
     mpp
-        µm per px of the H&E's level 0. By default it follows from the pitch of the spots' lattice.
+        µm per px of the H&E's level 0. By default it follows from the pitch of the spots' lattice; of a bare H&E, from
+        what the file records.
     image
         Space Ranger and legacy ST: the full-resolution H&E file. SpatialData Zarr: the name of the image element,
         where several fit.
     table
         SpatialData Zarr: the name of the table of counts, where several fit.
+    pitch_um, spot_um
+        Bare H&E: distance between neighbouring spots, and their diameter; those of Visium, 100 and 55 µm, if not told.
+        Half the pitch predicts at four times as many places, from the same sizes of tiles.
+    tissue
+        Bare H&E: a mask that spans the image at any resolution, not zero where there is tissue, as an array or as a
+        picture; found by saturation if not told.
 
     Returns
     -------
@@ -56,5 +74,17 @@ def open_slide(
     if found is None:
         raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
     named = None if image is None else str(image)
-    source = READERS[found].read(path, image, table)
-    return build_slide(source, mpp, SlideRef.model_construct(path=path.absolute(), mpp=mpp, image=named, table=table))
+    ref = SlideRef.model_construct(path=path.absolute(), mpp=mpp, image=named, table=table)
+    if found == "whole_slide":
+        mask = None if tissue is None else _mask_file(tissue)
+        ref = ref.model_copy(update={"pitch_um": pitch_um, "spot_um": spot_um, "tissue": mask})
+        return build_slide(whole_slide.read(path, mpp, pitch_um, spot_um, mask), mpp, ref)
+    if pitch_um is not None or spot_um is not None or tissue is not None:
+        raise SlideError(
+            "has spots of its own, so none are laid over it", where=path, do="leave --pitch, --spot and --tissue out"
+        )
+    return build_slide(READERS[found].read(path, image, table), mpp, ref)
+
+
+def _mask_file(tissue: str | Path | NDArray[np.generic]) -> Path:
+    return Path(tissue).expanduser().absolute() if isinstance(tissue, str | Path) else whole_slide.keep_mask(tissue)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.slides.image import IMAGE_SUFFIXES
+from napari_hyperst.slides.formats import IMAGE_SUFFIXES
 
 
 def element_name(text: str) -> str:

@@ -13,8 +13,8 @@ from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import Identity
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.slides.formats import selection_files
-from napari_hyperst.slides.image import IMAGE_SUFFIXES, image_element
+from napari_hyperst.slides.formats import IMAGE_SUFFIXES, selection_files
+from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.readers.files import element_name, image_file
 from napari_hyperst.slides.slide import Source
 

@@ -41,6 +41,8 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         pitch_um=hints.get("pitch_um"),
         spot_um=hints.get("spot_um"),
         mpp=hints.get("mpp"),
+        laid=bool(hints.get("laid", False)),
+        tissue=hints.get("tissue") if hints.get("tissue") in sdata.labels else None,
     )
 
 
