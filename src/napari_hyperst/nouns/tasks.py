@@ -46,9 +46,9 @@ class SlideRef(BaseModel):
     @property
     def words(self) -> list[str]:
         """The slide as words of a command in a terminal."""
-        options = {"--mpp": self.mpp, "--image": self.image, "--table": self.table}
-        options |= {"--pitch": self.pitch_um, "--spot": self.spot_um, "--tissue": self.tissue}
-        given = [(name, str(value)) for name, value in options.items() if value is not None]
+        names = {"mpp": "--mpp", "image": "--image", "table": "--table"}
+        names |= {"pitch_um": "--pitch", "spot_um": "--spot", "tissue": "--tissue"}
+        given = [(names[key], str(value)) for key, value in self.options.items() if value is not None]
         return [str(self.path), *(word for option in given for word in option)]
 
 

@@ -162,7 +162,11 @@ def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
     from spatialdata.transformations import set_transformation
 
     scan = open_scan(path)
-    if scan is not None and scan.in_parts and max(scan.levels[-1].shape[1:]) <= _WITHOUT_LEVELS_PX:
+    if (
+        scan is not None
+        and scan.in_parts
+        and (len(scan.levels) > 1 or max(scan.levels[0].shape[1:]) <= _WITHOUT_LEVELS_PX)
+    ):
         return _element(_with_coarser(scan.levels), transformations)
     store = cache_folder() / f"{_content_hash(path)}.zarr"
     if not (store / "zarr.json").exists():

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from spatialdata.transformations import get_transformation
 
-from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.errors import HyperSTWarning, ScaleError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.lattice import Lattice, LatticeKind, lattice_from_array, lattice_from_centres
@@ -298,7 +298,7 @@ def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
     known = (stated, source.mpp, measured) if source.laid else (stated, measured, source.mpp)
     scale = next((value for value in known if value is not None), None)
     if scale is None:
-        raise SlideError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
+        raise ScaleError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
     if not np.isfinite(scale) or scale <= 0:
         raise SlideError(f"{scale} is no scale in µm/px", where=source.path, do="state a positive number")
     return float(scale)

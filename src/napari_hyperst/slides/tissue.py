@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from napari_hyperst.slides.image import Pyramid
+from napari_hyperst.errors import SlideError
+from napari_hyperst.slides.formats import TIFF_SUFFIXES
+from napari_hyperst.slides.image import Pyramid, cache_folder
 
 #: Side of a px of the mask in µm, where the H&E is fine enough.
 MASK_UM = 8.0
@@ -28,6 +33,8 @@ _BLACK = 0.15
 _INK = 0.1
 #: The largest level that is looked at, in px.
 _MOST_PX = 50_000_000
+#: A mask's px may be this much longer one way than the other.
+_SQUARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def find_tissue(image: Pyramid, mpp: float, *, hole_um2: float = HOLE_UM2, speck
     px_um = [side * mpp / part for side, part in zip(image.shape_px, shape, strict=True)]
 
     brightest, darkest = small.max(axis=2), small.min(axis=2)
-    saturation = (brightest - darkest) / np.maximum(brightest, 1 / 255)
+    saturation = (brightest - darkest) / np.maximum(brightest, np.float32(1 / 255))
     other = (brightest < _BLACK) | (small[..., 1] - small[..., 0] > _INK)
     saturation[other] = 0.0
     saturation = ndimage.gaussian_filter(saturation, [SMOOTH_UM / um for um in px_um], mode="nearest")
@@ -110,7 +117,72 @@ def find_tissue(image: Pyramid, mpp: float, *, hole_um2: float = HOLE_UM2, speck
     return Tissue(mask, image.shape_px)
 
 
-def _threshold(saturation: NDArray[np.float32]) -> float:
+def read_mask(path: Path, shape_px: tuple[int, int]) -> Tissue:
+    """Read a mask from a picture that spans the H&E; whatever is not black is tissue.
+
+    Parameters
+    ----------
+    path
+        A png, jpg or tif, of any resolution.
+    shape_px
+        (height, width) of the H&E's level 0.
+
+    Raises
+    ------
+    SlideError
+        If the file is no picture, is black, or has another shape than the H&E.
+    """
+    try:
+        pixels = tifffile.imread(path) if path.suffix.lower() in TIFF_SUFFIXES else _grey(path)
+    except Exception as error:  # Pillow, tifffile and their codecs raise what they like
+        raise SlideError(
+            f"is no mask that can be read ({error})", where=path, do="give a picture, black where there is no tissue"
+        ) from error
+    mask = pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise SlideError(f"a mask of shape {pixels.shape} is no picture", where=path, do="save one plane")
+    if not mask.any():
+        raise SlideError("a mask that is all black marks no tissue", where=path, do="make the tissue white")
+    found = Tissue(mask, shape_px)
+    stretch = found.factors[0] / found.factors[1]
+    rounding = 1 / min(mask.shape)  # of a side to whole px
+    if abs(np.log(stretch)) > _SQUARE + rounding:
+        raise SlideError(
+            f"a mask of {mask.shape[1]} x {mask.shape[0]} px does not span an H&E of {shape_px[1]} x {shape_px[0]} px",
+            where=path,
+            do="give one of the whole H&E, at any resolution",
+        )
+    return found
+
+
+def keep_mask(mask: NDArray[np.generic], folder: Path | None = None) -> Path:
+    """Write a mask as a PNG under its content's hash, so that a job can open the slide with it.
+
+    Parameters
+    ----------
+    mask
+        (h, w), not zero where there is tissue.
+    folder
+        Where to; the cache of decoded images if not told.
+    """
+    bits = np.asarray(mask) != 0
+    if bits.ndim != 2:
+        raise SlideError(f"a mask of shape {bits.shape} is no picture", do="give rows and columns")
+    digest = hashlib.sha256(np.array(bits.shape).tobytes() + np.packbits(bits).tobytes()).hexdigest()[:32]
+    path = (folder or cache_folder()) / f"tissue-{digest}.png"
+    if not path.exists():
+        staged = path.with_name(f".{path.name}")
+        Image.fromarray(bits.astype(np.uint8) * 255).save(staged, format="PNG")
+        staged.replace(path)
+    return path
+
+
+def _grey(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L") if picture.mode != "I;16" else picture)
+
+
+def _threshold(saturation: NDArray[np.floating]) -> float:
     """Return the saturation that parts glass and tissue."""
     if not np.ptp(saturation):
         return _GLASS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import FORMATS, format_of
 from napari_hyperst.slides.readers import legacy_st, space_ranger, spatialdata_zarr, whole_slide
 from napari_hyperst.slides.slide import Slide, build_slide
+from napari_hyperst.slides.tissue import keep_mask, read_mask
 
 #: Each has ``read(path, image, table)``.
 READERS = {"spatialdata": spatialdata_zarr, "space_ranger": space_ranger, "legacy_st": legacy_st}
@@ -46,11 +48,11 @@ def open_slide(
     table
         SpatialData Zarr: the name of the table of counts, where several fit.
     pitch_um, spot_um
-        Bare H&E: distance between neighbouring spots, and their diameter; those of Visium, 100 and 55 µm, if not told.
-        Half the pitch predicts at four times as many places, from the same sizes of tiles.
+        Bare H&E, or a store of one: distance between neighbouring spots, and their diameter; those of Visium, 100 and
+        55 µm, if not told. Half the pitch predicts at four times as many places, from the same sizes of tiles.
     tissue
-        Bare H&E: a mask that spans the image at any resolution, not zero where there is tissue, as an array or as a
-        picture; found by saturation if not told.
+        Bare H&E, or a store of one: a mask that spans the image at any resolution, not zero where there is tissue, as
+        an array or as a picture; found by saturation if not told.
 
     Returns
     -------
@@ -59,6 +61,8 @@ def open_slide(
 
     Raises
     ------
+    ScaleError
+        If nothing tells how many µm a px of the H&E is.
     SlideError
         If the path holds no slide, or a part of it is missing, broken or contradicts the rest.
     """
@@ -74,17 +78,18 @@ def open_slide(
     if found is None:
         raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
     named = None if image is None else str(image)
-    ref = SlideRef.model_construct(path=path.absolute(), mpp=mpp, image=named, table=table)
+    file = None if tissue is None else _mask_file(tissue)
+    ref = SlideRef.model_construct(
+        path=path.absolute(), mpp=mpp, image=named, table=table, pitch_um=pitch_um, spot_um=spot_um, tissue=file
+    )
     if found == "whole_slide":
-        mask = None if tissue is None else _mask_file(tissue)
-        ref = ref.model_copy(update={"pitch_um": pitch_um, "spot_um": spot_um, "tissue": mask})
-        return build_slide(whole_slide.read(path, mpp, pitch_um, spot_um, mask), mpp, ref)
-    if pitch_um is not None or spot_um is not None or tissue is not None:
-        raise SlideError(
-            "has spots of its own, so none are laid over it", where=path, do="leave --pitch, --spot and --tissue out"
-        )
-    return build_slide(READERS[found].read(path, image, table), mpp, ref)
+        return build_slide(whole_slide.read(path, mpp, pitch_um, spot_um, file), mpp, ref)
+    slide = build_slide(READERS[found].read(path, image, table), mpp, ref)
+    if pitch_um is None and spot_um is None and file is None:
+        return slide
+    mask = None if file is None else read_mask(file, slide.image.shape_px).mask
+    return replace(whole_slide.lay_again(slide, mask, pitch_um, spot_um), ref=ref)
 
 
 def _mask_file(tissue: str | Path | NDArray[np.generic]) -> Path:
-    return Path(tissue).expanduser().absolute() if isinstance(tissue, str | Path) else whole_slide.keep_mask(tissue)
+    return Path(tissue).expanduser().absolute() if isinstance(tissue, str | Path) else keep_mask(tissue)
