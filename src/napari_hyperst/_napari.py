@@ -106,9 +106,9 @@ def write(path: str, layers: list[LayerData]) -> list[str]:
     entry = entry_of(keys.pop())
     if entry is None:
         raise StoreError("the slide of these layers is closed", where=path, do="open it again")
-    if entry.table is None:
+    if entry.table is None or entry.predicted is None:
         return [str(convert(entry.slide, path))]
-    return [str(write_table(entry.slide, entry.table, path, table=entry.table_name))]
+    return [str(write_table(entry.predicted, entry.table, path, table=entry.table_name))]
 
 
 def _layers(path: Path) -> list[LayerData]:
