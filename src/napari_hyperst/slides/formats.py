@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,8 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 TIFFSLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif")
 OPENSLIDE_SUFFIXES = (".mrxs",)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES, *TIFFSLIDE_SUFFIXES, *OPENSLIDE_SUFFIXES)
+#: A picture in a general format is taken for a whole-slide image from so many px on: photographs have fewer.
+_LARGE_PX = 25_000_000
 _SCALES = "spatial/scalefactors_json.json"
 MATRICES = ("filtered_feature_bc_matrix.h5", "raw_feature_bc_matrix.h5")
 _ZARR_ROOTS = ("zarr.json", ".zgroup")
@@ -49,6 +52,40 @@ def format_of(path: str | Path) -> Format | None:
         return "legacy_st" if selection_files(path) else None
     except (OSError, ValueError):  # no right to look, a name that is too long, a null byte
         return None
+
+
+def is_large_picture(path: Path) -> bool:
+    """Tell whether an image file is a whole-slide image by its header; never raises.
+
+    What scanners write is, as is a large RGB picture, or a tiled RGB TIFF with levels.
+
+    Parameters
+    ----------
+    path
+        An image file.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (*TIFFSLIDE_SUFFIXES, *OPENSLIDE_SUFFIXES):
+        return True
+    try:
+        if suffix in TIFF_SUFFIXES:
+            from tifffile import PHOTOMETRIC, TiffFile
+
+            with TiffFile(path) as tif:
+                page, levels = tif.pages.first, len(tif.series[0].levels)
+                large = page.imagewidth * page.imagelength >= _LARGE_PX or (page.is_tiled and levels > 1)
+                return large and page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
+        from PIL import Image
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            try:
+                with Image.open(path) as picture:
+                    return picture.width * picture.height >= _LARGE_PX and picture.mode in ("RGB", "RGBA", "P", "CMYK")
+            except Image.DecompressionBombError:
+                return True
+    except Exception:  # a broken file, of which libraries raise what they like
+        return False
 
 
 def _is_spatialdata(store: Path) -> bool:

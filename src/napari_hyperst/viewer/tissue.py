@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,38 +21,37 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
 
-#: Width of the outline of the tissue, in px of the mask.
-_OUTLINE = 2
+#: The outline of the tissue is a px of the mask wide for each so many px that the mask is long.
+_OUTLINE_OF = 600
 #: A brush to begin with, in µm.
 _BRUSH_UM = 200.0
-#: While a stroke is drawn, laying spots anew takes no more than this share of the time.
-_SHARE = 0.1
+#: While a stroke is drawn, laying spots anew takes no more than about this share of the time.
+_SHARE = 0.25
 #: More spots than these do not follow the mask at once, but when they are predicted.
 MAX_LIVE = 20_000
 
 
 def watch(session: Session, layer: Labels) -> None:
     """Have the spots of a slide follow its mask from now on, and draw the mask as an outline."""
-    layer.contour = _OUTLINE
+    layer.contour = max(1, round(max(layer.data.shape) / _OUTLINE_OF))
     layer.brush_size = max(1, round(_BRUSH_UM / float(layer.scale[-1])))
     until = 0.0
 
     def follow(event: Any) -> None:
         nonlocal until
         entry = session.entries.get(ours(layer).get("slide", ""))
-        ended = event.type == "paint"  # a stroke; a layer that is drawn again may be amid one, or undone
+        ended = event.type == "paint"  # a stroke; what is drawn again may be amid one, or undone
         if entry is None or len(entry.slide.spots) > MAX_LIVE or not (ended or time.monotonic() > until):
             return
-        began = time.monotonic()
-        try:
+        began = time.thread_time()
+        with contextlib.suppress(SlideError):  # no tissue is left: told when it is to be predicted
             if lay(session, entry):
+                until = time.monotonic() + (time.thread_time() - began) / _SHARE
                 session.slides_changed.emit()
-        except SlideError:  # no tissue is left: told when it is to be predicted
-            pass
-        until = time.monotonic() + (time.monotonic() - began) / _SHARE
 
-    layer.events.paint.connect(follow)
-    layer.events.set_data.connect(follow)
+    # A fill tells that it is a stroke before it changes a px, so what follows is looked at too.
+    for told in (layer.events.paint, layer.events.set_data, layer.events.labels_update):
+        told.connect(follow)
 
 
 def lay(session: Session, entry: Entry, pitch_um: float | None = None) -> bool:

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
+    QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -18,11 +19,14 @@ from qtpy.QtWidgets import (
 
 from napari_hyperst.slides.formats import IMAGE_SUFFIXES
 from napari_hyperst.viewer.session import Entry, Session
+from napari_hyperst.viewer.tissue import MAX_LIVE
 
 _NOTHING = (
     "No slide is open. Drop a Space Ranger folder, a SpatialData Zarr, an ST folder or a whole-slide image on the "
     "viewer (choose HyperST if napari asks), or:"
 )
+_EDIT = "Paint or erase in the tissue layer, and the spots follow."
+_EDIT_MANY = "Paint or erase in the tissue layer: these many spots follow when genes are predicted."
 
 
 class SlidePanel(QWidget):
@@ -63,13 +67,12 @@ class SlidePanel(QWidget):
         self.pitch.setKeyboardTracking(False)
         self.pitch.setToolTip("Distance between neighbouring spots: 100 µm is Visium's, half of it predicts four times")
         self.laid = QWidget()
-        hint = QLabel("Paint or erase in the tissue layer: spots follow.")
-        hint.setWordWrap(True)
-        laid = QHBoxLayout(self.laid)
+        self.hint = QLabel()
+        self.hint.setWordWrap(True)
+        laid = QFormLayout(self.laid)
         laid.setContentsMargins(0, 0, 0, 0)
-        laid.addWidget(QLabel("Spots every"))
-        laid.addWidget(self.pitch)
-        laid.addWidget(hint, 1)
+        laid.addRow("A spot every", self.pitch)
+        laid.addRow(self.hint)
         row = QHBoxLayout()
         row.addWidget(self.slides, 1)
         row.addWidget(self.open)
@@ -98,6 +101,8 @@ class SlidePanel(QWidget):
         source = None if active is None else active.slide.source
         self.laid.setVisible(source is not None and source.laid)
         self._pitch_um = None if source is None else source.pitch_um
+        if active is not None:
+            self.hint.setText(_EDIT if len(active.slide.spots) <= MAX_LIVE else _EDIT_MANY)
         if self._pitch_um is not None:
             with QSignalBlocker(self.pitch):
                 self.pitch.setValue(self._pitch_um)
