@@ -82,8 +82,10 @@ def test_spots_follow_what_is_painted(
     monkeypatch.setattr(tissue, "_SHARE", 1e9)
     _, mask, spots = layers
     before = spots.data.copy()
+    entry = session.active
+    assert entry is not None
     told: list[int] = []
-    session.slides_changed.connect(lambda: told.append(len(session.active.slide.spots)))
+    session.slides_changed.connect(lambda: told.append(len(entry.slide.spots)))
     erased = np.array(painted.PIECE) / painted.SHAPE * mask.data.shape
     if edit == "setitem":
         erase_left(mask)
@@ -100,8 +102,6 @@ def test_spots_follow_what_is_painted(
     if edit == "undo":
         np.testing.assert_array_equal(spots.data, before)
         return
-    entry = session.active
-    assert entry is not None
     assert told[-1] == len(entry.slide.spots) == len(spots.data) < len(before)
     np.testing.assert_array_equal(spots.data, entry.slide.spots.centres_px[:, ::-1])
     left = set(map(tuple, spots.data.tolist()))

@@ -28,18 +28,25 @@ def open_in_thread(
     """
     from napari.qt.threading import create_worker
 
+    def tell(found: tuple[Slide | None, HyperSTError | None]) -> None:
+        slide, error = found
+        if slide is not None:
+            opened(slide)
+        elif error is not None:
+            failed(ref, error)
+
     worker = create_worker(_open, ref)
-    worker.returned.connect(lambda found: failed(ref, found) if isinstance(found, HyperSTError) else opened(found))
+    worker.returned.connect(tell)
     worker.start()
 
 
-def _open(ref: SlideRef) -> Slide | HyperSTError:
-    """Open a slide, or say what went wrong: the worker would print a traceback of what the user can mend."""
+def _open(ref: SlideRef) -> tuple[Slide | None, HyperSTError | None]:
+    """Open a slide, or say what went wrong: of an error alone the worker would print a traceback."""
     from napari_hyperst.slides import open_slide
 
     try:
-        return open_slide(ref.path, **ref.options)
+        return open_slide(ref.path, **ref.options), None
     except HyperSTError as error:
-        return error
+        return None, error
     except Exception as error:  # a library failed as no reader foresaw
-        return SlideError(f"cannot be opened ({type(error).__name__}: {error})", where=ref.path)
+        return None, SlideError(f"cannot be opened ({type(error).__name__}: {error})", where=ref.path)
