@@ -54,7 +54,7 @@ def test_the_mask_is_a_labels_layer_between_the_he_and_the_spots(session: Sessio
     assert [layer.metadata[OURS]["kind"] for layer in layers] == ["image", "tissue", "spots"]
     assert mask.name == "he_tissue"
     assert mask.metadata["sdata"] is slide.sdata
-    assert mask.contour == 1
+    assert mask.contour == 2
     assert mask.brush_size * mask.scale[-1] == pytest.approx(200, rel=0.05)
     np.testing.assert_array_equal(mask.data, slide.sdata.labels["he_tissue"])
     assert mask.data is not slide.sdata.labels["he_tissue"].data  # what is painted does not change the store's

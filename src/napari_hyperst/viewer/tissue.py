@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
 
 #: The outline of the tissue is a px of the mask wide for each so many px that the mask is long.
-_OUTLINE_OF = 600
+_OUTLINE_OF = 300
 #: A brush to begin with, in µm.
 _BRUSH_UM = 200.0
 #: While a stroke is drawn, laying spots anew takes no more than about this share of the time.

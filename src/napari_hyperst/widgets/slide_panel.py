@@ -25,7 +25,7 @@ _NOTHING = (
     "No slide is open. Drop a Space Ranger folder, a SpatialData Zarr, an ST folder or a whole-slide image on the "
     "viewer (choose HyperST if napari asks), or:"
 )
-_EDIT = "Paint or erase in the tissue layer, and the spots follow."
+_EDIT = "Paint or erase in the tissue layer: spots follow."
 _EDIT_MANY = "Paint or erase in the tissue layer: these many spots follow when genes are predicted."
 
 
