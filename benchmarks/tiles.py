@@ -46,7 +46,7 @@ from spatialdata.transformations import Identity, set_transformation
 
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides.export import convert
+from napari_hyperst.slides.convert import convert
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.slides.tiles import niche_um, read_tiles, spots_with_tiles
 

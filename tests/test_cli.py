@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import painted
 import pytest
 import spatialdata as sd
 from PIL import Image
@@ -70,6 +71,48 @@ def test_several_slides_go_into_a_folder(
     assert [Path(slide["store"]).name for slide in content["slides"]] == ["corner.zarr", "other.zarr"]
     for slide in content["slides"]:
         assert "table_hyperst" in sd.read_zarr(slide["store"]).tables
+
+
+def test_an_image_file_alone_is_predicted_converted_and_told_of(
+    tiny_checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """H&E only: the scale, the pitch, the diameter and the mask are options."""
+    png, mask = tmp_path / "he.png", np.zeros((15, 20), np.uint8)
+    Image.fromarray(painted.paint()).save(png)
+    mask[:, 15:] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    with pytest.raises(SystemExit) as left:
+        main(["info", str(png)])
+    assert left.value.code == 2
+    assert (
+        capsys.readouterr().err.strip().endswith("he.png: nothing tells how many µm a px is; state it (--mpp, or mpp=)")
+    )
+
+    told = said(capsys, "info", png, "--mpp", 2)
+    assert (told["lattice"], told["spot_diameter_um"]) == ("hex", 55)
+    assert told["pitch_um"] == pytest.approx(100)
+    half = said(capsys, "info", png, "--mpp", 2, "--pitch", 50)
+    assert half["spots"] == pytest.approx(4 * told["spots"], rel=0.03)
+    words = ("--mpp", 2, "--pitch", 200, "--spot", 80, "--tissue", tmp_path / "mask.png")
+    masked = said(capsys, "info", png, *words)
+    assert masked["spot_diameter_um"] == 80
+    assert masked["spots"] == pytest.approx(1000 * 3000 / (200**2 * np.sqrt(0.75)), abs=8)
+
+    out = tmp_path / "out.zarr"
+    content = said(capsys, "predict", png, *words, "--checkpoint", tiny_checkpoint_folder, "--out", out)
+    assert content["spots"] <= masked["spots"]
+    assert "mse" not in content
+    store = sd.read_zarr(out)
+    assert store.tables["hyperst"].n_obs == content["spots"]
+    assert set(store.labels) == {"he_tissue"}
+    centres = store.tables["hyperst"].obsm["spatial"]
+    assert (centres[:, 0] >= 0.75 * painted.SHAPE[1]).all()
+
+    converted = said(capsys, "convert", png, *words, "--out", tmp_path / "c.zarr")
+    assert converted["spots"] == masked["spots"] == said(capsys, "info", tmp_path / "c.zarr")["spots"]
+    several = said(capsys, "predict", png, tmp_path / "c.zarr", *words, "--checkpoint", tiny_checkpoint_folder,
+                   "--out", tmp_path / "many")  # fmt: skip
+    assert [Path(slide["store"]).name for slide in several["slides"]] == ["he.zarr", "c.zarr"]
 
 
 def test_convert_and_info(tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

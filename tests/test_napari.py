@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import painted
 import pytest
 from anndata import AnnData
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
+from PIL import Image
 from spatialdata import SpatialData, read_zarr
 
 import napari_hyperst
@@ -21,6 +23,7 @@ from napari_hyperst._napari import get_reader, read, write
 from napari_hyperst.errors import StoreError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.convert import convert
+from napari_hyperst.slides.formats import IMAGE_SUFFIXES
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.viewer.session import session_of
 
@@ -46,9 +49,14 @@ FILES = (
 )
 
 
-def test_napari_asks_for_stores_and_for_files_that_name_a_slide() -> None:
+def test_napari_asks_for_stores_and_for_files_that_name_a_slide_or_show_one() -> None:
     readers = PluginManifest.from_file(MANIFEST).contributions.readers or []
-    wanted = {"*.zarr", *(f"*{file}" for file in FILES), "*alignment_table_*.tsv", "*alignment_table_*.tsv.gz"}
+    wanted = {
+        "*.zarr",
+        *(f"*{file}" for file in (*FILES, *IMAGE_SUFFIXES)),
+        "*alignment_table_*.tsv",
+        "*alignment_table_*.tsv.gz",
+    }
     assert [set(reader.filename_patterns) for reader in readers] == [wanted]
     assert all(reader.accepts_directories for reader in readers)
 
@@ -85,6 +93,30 @@ def test_slides_are_claimed_by_what_is_in_them(tiny_section: Path, store: Path, 
     (tmp_path / "outs" / "spatial" / "tissue_positions.csv").touch()
     assert get_reader(str(tmp_path)) is read
     assert get_reader(str(tmp_path / "outs")) is read
+
+
+def test_pictures_are_claimed_where_they_are_whole_slide_images(tmp_path: Path) -> None:
+    he = painted.paint()
+    for name in ("a.svs", "a.NDPI", "a.mrxs"):
+        (tmp_path / name).touch()
+    blank = np.zeros((5000, 5001, 3), np.uint8)
+    Image.fromarray(blank).save(tmp_path / "large.png")
+    Image.fromarray(blank).save(tmp_path / "large.jpg")
+    painted.write_tif(tmp_path / "levels.tif", he, levels=3)
+    ours = ("a.svs", "a.NDPI", "a.mrxs", "large.png", "large.jpg", "levels.tif")
+    Image.fromarray(he).save(tmp_path / "photograph.jpg")
+    Image.fromarray(blank[..., 0]).save(tmp_path / "grey.png")
+    painted.write_tif(tmp_path / "small.tif", he)
+    painted.write_tif(tmp_path / "fluorescence.tif", he[..., 0], levels=3, photometric="minisblack")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    theirs = ("photograph.jpg", "grey.png", "small.tif", "fluorescence.tif", "broken.png")
+    assert [get_reader(str(tmp_path / name)) is read for name in ours] == [True] * len(ours)
+    assert [get_reader(str(tmp_path / name)) for name in theirs] == [None] * len(theirs)
+
+
+def test_an_image_file_gives_the_layers_of_a_slide_with_its_mask(tmp_path: Path) -> None:
+    path = painted.write_tif(tmp_path / "he.tif", painted.paint(), levels=2)
+    assert [kind for _, _, kind in read(str(path))] == ["image", "labels", "points"]
 
 
 def others(tmp_path: Path) -> list[Any]:

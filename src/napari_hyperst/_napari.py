@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_hyperst.errors import StoreError
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.slides.formats import format_of
+from napari_hyperst.slides.formats import format_of, is_large_picture
 
 if TYPE_CHECKING:
     LayerData = tuple[Any, ...]
@@ -18,7 +18,10 @@ _LATER: list[LayerData] = [(None,)]
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Return a reader of slides if that is what the path is; looks at names only, and never raises.
+    """Return a reader of slides if that is what the path is; looks at names and headers only, and never raises.
+
+    A picture in a general format is claimed where it is large and RGB, as a whole-slide image is; the workbench opens
+    any.
 
     Parameters
     ----------
@@ -27,7 +30,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
     """
     try:
         paths = _paths(path)
-        return read if paths and all(format_of(one) is not None for one in paths) else None
+        return read if paths and all(map(_is_slide, paths)) else None
     except (TypeError, ValueError):
         return None
 
@@ -107,9 +110,14 @@ def write(path: str, layers: list[LayerData]) -> list[str]:
     entry = entry_of(keys.pop())
     if entry is None:
         raise StoreError("the slide of these layers is closed", where=path, do="open it again")
-    if entry.table is None:
+    if entry.table is None or entry.predicted is None:
         return [str(convert(entry.slide, path))]
-    return [str(write_table(entry.slide, entry.table, path, table=entry.table_name))]
+    return [str(write_table(entry.predicted, entry.table, path, table=entry.table_name))]
+
+
+def _is_slide(path: Path) -> bool:
+    found = format_of(path)
+    return is_large_picture(path) if found == "whole_slide" else found is not None
 
 
 def _layers(path: Path) -> list[LayerData]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shlex
@@ -32,12 +33,21 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
-Mpp = Annotated[float | None, typer.Option(help="µm per px of the H&E; by default from the spots' lattice.")]
+Mpp = Annotated[
+    float | None, typer.Option(help="µm per px of the H&E; by default from the spots' lattice, or the image file.")
+]
 ImageOption = Annotated[
     str | None, typer.Option("--image", help="The full-resolution H&E file, or the name of a store's image.")
 ]
 TableOption = Annotated[
     str | None, typer.Option("--table", help="A store's table of counts or spots, or the bins of Visium HD.")
+]
+Pitch = Annotated[
+    float | None, typer.Option("--pitch", help="H&E image file: µm between the spots laid over it; 100 if not told.")
+]
+Spot = Annotated[float | None, typer.Option("--spot", help="H&E image file: diameter of a spot in µm; 55 if not told.")]
+TissueOption = Annotated[
+    Path | None, typer.Option("--tissue", help="H&E image file: a mask of the tissue, black where there is none.")
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings as YAML, as the command settings prints them; or JSON.")
@@ -51,7 +61,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 @app.command()
 def predict(
-    slides: Annotated[list[Path], typer.Argument(help="Space Ranger folders, SpatialData Zarrs or ST folders.")],
+    slides: Annotated[
+        list[Path], typer.Argument(help="Space Ranger folders, SpatialData Zarrs, ST folders or H&E image files.")
+    ],
     out: Annotated[Path, typer.Option(help="The SpatialData Zarr to write; with several slides, a folder of them.")],
     checkpoint: Annotated[str, typer.Option(help="A folder, a bundled name, or hf://owner/repo.")] = DEFAULT_CHECKPOINT,
     device: Device = "auto",
@@ -60,6 +72,9 @@ def predict(
     mpp: Mpp = None,
     image: ImageOption = None,
     table: TableOption = None,
+    pitch: Pitch = None,
+    spot: Spot = None,
+    tissue: TissueOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict the expression of a checkpoint's genes, and write it into a SpatialData Zarr."""
@@ -74,7 +89,7 @@ def predict(
     loaded = load_checkpoint(checkpoint)
     results = []
     for path, target in zip(slides, targets, strict=True):
-        slide = open_slide(path, mpp, image=image, table=table)
+        slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
         check_target(slide, target)
         prediction = run(
             slide,
@@ -91,11 +106,14 @@ def predict(
 
 @app.command()
 def convert(
-    slide: Annotated[Path, typer.Argument(help="A Space Ranger folder or ST folder.")],
+    slide: Annotated[Path, typer.Argument(help="A Space Ranger folder, ST folder or H&E image file.")],
     out: Annotated[Path, typer.Option(help="The SpatialData Zarr to write.")],
     mpp: Mpp = None,
     image: ImageOption = None,
     table: TableOption = None,
+    pitch: Pitch = None,
+    spot: Spot = None,
+    tissue: TissueOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a slide as a SpatialData Zarr with a chunked multiscale image.
@@ -107,7 +125,10 @@ def convert(
     started = time.perf_counter()
     if mpp is not None and not 0 < mpp < float("inf"):
         raise ConfigError(f"{mpp} is no scale in µm/px", where="--mpp", do="state a positive number")
-    ref = SlideRef(path=slide.expanduser().absolute(), mpp=mpp, image=image, table=table)
+    ref = SlideRef(
+        path=slide.expanduser().absolute(), mpp=mpp, image=image, table=table, pitch_um=pitch, spot_um=spot,
+        tissue=None if tissue is None else tissue.expanduser().absolute(),
+    )  # fmt: skip
     task = ConvertTask(slide=ref, out=out.expanduser().absolute())
     ending = convert_here(task, show_events())
     if ending.kind == "stopped":
@@ -122,6 +143,9 @@ def info(
     mpp: Mpp = None,
     image: ImageOption = None,
     table: TableOption = None,
+    pitch: Pitch = None,
+    spot: Spot = None,
+    tissue: TissueOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what a slide holds and at what scale, what a table was made with, or what a checkpoint is."""
@@ -137,7 +161,12 @@ def info(
         card = loaded.card.model_dump(mode="json")
         say({"checkpoint": what, "genes": len(loaded.panel), "sha256": loaded.sha256, **card}, as_json)
     else:
-        say(_describe_slide(open_slide(what, mpp, image=image, table=table)), as_json)
+        say(
+            _describe_slide(
+                open_slide(what, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
+            ),
+            as_json,
+        )
 
 
 @app.command()
@@ -278,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = _spread_lists(list(sys.argv[1:] if arguments is None else arguments))
     warnings.showwarning = show_warning
     warnings.simplefilter("always", category=HyperSTWarning)
+    logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # it warns of each mask that lies in no picture's group
     try:
         app(args=words, prog_name="napari-hyperst", standalone_mode=True)
     except HyperSTError as error:
@@ -306,8 +336,9 @@ def _targets(slides: list[Path], out: Path) -> list[Path]:
     """Return one store for each slide: ``out`` itself for one, ``out/<name>.zarr`` for several."""
     if len(slides) == 1:
         return [out]
-    names = [slide.resolve().parent.name if slide.name == "outs" else slide.resolve().name for slide in slides]
-    targets = [out / f"{name.removesuffix('.zarr')}.zarr" for name in names]
+    wholes = [slide.resolve().parent if slide.name == "outs" else slide.resolve() for slide in slides]
+    names = [slide.stem if slide.suffix == ".zarr" or slide.is_file() else slide.name for slide in wholes]
+    targets = [out / f"{name}.zarr" for name in names]
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
         raise StoreError(f"several slides would be written to {twice[0]}", where=out, do="predict them one by one")

@@ -30,6 +30,10 @@ class SlideError(HyperSTError):
     """A slide cannot be opened, or lacks what was asked of it."""
 
 
+class ScaleError(SlideError):
+    """Nothing tells how many µm a px of a slide's H&E is: the user has to."""
+
+
 class CheckpointError(HyperSTError):
     """A checkpoint or an encoder is missing, broken, or does not fit the slide."""
 

@@ -107,4 +107,4 @@ def _convert(task: ConvertTask, report: Report) -> None:
 def _open(slide: SlideRef) -> Any:
     from napari_hyperst.slides import open_slide
 
-    return open_slide(slide.path, slide.mpp, image=slide.image, table=slide.table)
+    return open_slide(slide.path, **slide.options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from napari_hyperst.nouns.methods import MethodConfig
 from napari_hyperst.nouns.panel import LOG2_COUNT
@@ -24,6 +24,8 @@ class TrainingSlide(BaseModel):
         How many of its spots were used.
     mpp
         µm per px of its H&E.
+    niche_um
+        Side of its niche tiles in µm; None where the version that trained on it did not write that down.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +34,7 @@ class TrainingSlide(BaseModel):
     fingerprint: str
     spots: int
     mpp: float
+    niche_um: PositiveFloat | None = None
 
 
 class Card(BaseModel):

@@ -15,6 +15,7 @@ from napari_hyperst.errors import CheckpointError, HyperSTWarning
 from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint
 from napari_hyperst.models.device import Precision, choose_device, choose_dtype
 from napari_hyperst.models.method import Batch, Method
+from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding, modality
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.nouns.tiles import TileSpec
@@ -76,7 +77,7 @@ def predict(
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint)
-    spec, model = checkpoint.card.tiles, checkpoint.model
+    spec, model = tile_sizes(slide, checkpoint.card), checkpoint.model
     _warn_of_scale(slide, checkpoint)
     spots = spots_with_tiles(slide, spec)
     if len(spots) < len(slide.spots):
@@ -124,6 +125,18 @@ def predict(
             "seconds": seconds,
         },
     )
+
+
+def tile_sizes(slide: Slide, card: Card) -> TileSpec:
+    """Return the sizes of the tiles that a checkpoint looks at on a slide.
+
+    A niche of one ring is that of the slide's own lattice. On spots that were laid over an H&E, which have no assay, it
+    is as large as in training, where the card tells that; else that of ``niche_um``.
+    """
+    trained = [known.niche_um for known in card.training_slides if known.niche_um is not None]
+    if slide.source.laid and card.tiles.niche_um == "ring" and trained:
+        return card.tiles.model_copy(update={"niche_um": float(np.median(trained))})
+    return card.tiles
 
 
 def _run(

@@ -96,6 +96,7 @@ def self_contained(slide: Slide, image: xr.DataArray | xr.DataTree | None = None
     sdata, source = slide.sdata, slide.source
     whole = SpatialData(
         images={source.image: sdata.images[source.image] if image is None else image},
+        labels={} if source.tissue is None else {source.tissue: sdata.labels[source.tissue]},
         shapes={source.spots: sdata.shapes[source.spots]},
         tables={} if source.table is None else {source.table: sdata.tables[source.table]},
     )
@@ -106,6 +107,8 @@ def self_contained(slide: Slide, image: xr.DataArray | xr.DataTree | None = None
             "mpp": slide.mpp,
             "spot_um": slide.spots.diameter_um,
             **({"pitch_um": source.pitch_um} if source.pitch_um is not None else {}),
+            **({"laid": True} if source.laid else {}),
+            **({"tissue": source.tissue} if source.tissue is not None else {}),
         },
     }
     return whole

@@ -1,14 +1,15 @@
-"""What format a slide is in, told by the names in its folder: quick, without the libraries that read it."""
+"""What format a slide is in, told by names: quick, without the libraries that read it."""
 
 from __future__ import annotations
 
 import glob
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["spatialdata", "visium_hd", "space_ranger", "hest", "stimage", "legacy_st"]
+Format = Literal["spatialdata", "visium_hd", "space_ranger", "hest", "stimage", "legacy_st", "whole_slide"]
 
 #: What each format is called to the user.
 FORMATS: dict[Format, str] = {
@@ -18,6 +19,7 @@ FORMATS: dict[Format, str] = {
     "hest": "a HEST sample (st/*.h5ad, wsis/*.tif, metadata/*.json)",
     "stimage": "an STimage-1K4M slide (coord/*_coord.csv, gene_exp/*_count.csv, image/*.png)",
     "legacy_st": "a legacy ST folder (H&E, *.tsv counts, *_selection.tsv or alignment_table_*.tsv spots)",
+    "whole_slide": "an H&E image file (svs, ndpi, mrxs, tif, jpg, png)",
 }
 #: How the matrices of counts are called: what is in tissue before what is not, one file before a folder of three.
 MATRICES = (
@@ -34,6 +36,13 @@ HEST_COUNTS, HEST_IMAGE, HEST_METADATA = "aligned_adata.h5ad", "aligned_fullres_
 _BINS = re.compile(r"square_(\d{3})um")
 _SPOTS_OF_SECTION = re.compile(r"(?:alignment_table_(?P<after>.+)|(?P<before>.+)_selection)\.tsv(?:\.gz)?")
 _COORDINATES_OF_SLIDE = re.compile(r"(.+)_coord\.csv(?:\.gz)?")
+#: What tifffile reads, what scanners write and tiffslide reads, and what needs openslide.
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
+TIFFSLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif")
+OPENSLIDE_SUFFIXES = (".mrxs",)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES, *TIFFSLIDE_SUFFIXES, *OPENSLIDE_SUFFIXES)
+#: A picture in a general format is taken for a whole-slide image from so many px on: photographs have fewer.
+_LARGE_PX = 25_000_000
 _ZARR_ROOTS = ("zarr.json", ".zgroup")
 _ATTRIBUTES = ("zarr.json", ".zattrs")
 _MARK = "spatialdata_attrs"
@@ -46,10 +55,12 @@ def format_of(path: str | Path) -> Format | None:
     Parameters
     ----------
     path
-        A folder, a store, or the file that names one slide among several in a folder.
+        A folder, a store, an image file, or the file that names one slide among several in a folder.
     """
     try:
         path = Path(path)
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            return "whole_slide"
         if not path.exists():
             return None
         if path.is_dir() and any((path / root).is_file() for root in _ZARR_ROOTS):
@@ -57,6 +68,40 @@ def format_of(path: str | Path) -> Format | None:
         return next((found for found, is_one in _RECOGNISED.items() if is_one(path)), None)
     except (OSError, TypeError, ValueError):  # no right to look, no path, a name that is too long, a null byte
         return None
+
+
+def is_large_picture(path: Path) -> bool:
+    """Tell whether an image file is a whole-slide image by its header; never raises.
+
+    What scanners write is, as is a large RGB picture, or a tiled RGB TIFF with levels.
+
+    Parameters
+    ----------
+    path
+        An image file.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (*TIFFSLIDE_SUFFIXES, *OPENSLIDE_SUFFIXES):
+        return True
+    try:
+        if suffix in TIFF_SUFFIXES:
+            from tifffile import PHOTOMETRIC, TiffFile
+
+            with TiffFile(path) as tif:
+                page, levels = tif.pages.first, len(tif.series[0].levels)
+                large = page.imagewidth * page.imagelength >= _LARGE_PX or (page.is_tiled and levels > 1)
+                return large and page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
+        from PIL import Image
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            try:
+                with Image.open(path) as picture:
+                    return picture.width * picture.height >= _LARGE_PX and picture.mode in ("RGB", "RGBA", "P", "CMYK")
+            except Image.DecompressionBombError:
+                return True
+    except Exception:  # a broken file, of which libraries raise what they like
+        return False
 
 
 def _is_spatialdata(store: Path) -> bool:

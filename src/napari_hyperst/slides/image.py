@@ -24,16 +24,15 @@ from PIL import Image
 from platformdirs import user_cache_path
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
-from tifffile import COMPRESSION, PHOTOMETRIC
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.slides.scan import CHUNK_PX, Scan, open_scan
 
 #: Image files that cannot be read in parts are decoded whole, up to this many px (3 GB of memory).
 MAX_DECODED_PX = 1_000_000_000
-#: Side of the chunks, and about the longest side of the coarsest level, of the pyramids made here.
-CHUNK_PX = 1024
+#: An image in tiles but without levels is read from its file up to this many px a side; else a pyramid is cached.
+_WITHOUT_LEVELS_PX = 4096
 CACHE_VARIABLE = "NAPARI_HYPERST_CACHE"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".svs")
 
 
 @dataclass(frozen=True)
@@ -142,14 +141,16 @@ class Pyramid:
 def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
     """Return an image file as a lazy multiscale SpatialData image.
 
-    A file is decoded once into a Zarr pyramid in the user's cache folder (``NAPARI_HYPERST_CACHE`` names another),
-    under its content's hash, and read from there ever after. Its right and bottom edge are repeated, by less than
-    a px of the coarsest level, so that each level is exactly half the one before.
+    A file in tiles is read from where it is, with all its levels; where the coarsest of them is still large, coarser
+    ones are computed from it when they are asked for. Any other file is decoded once into a Zarr pyramid in the
+    user's cache folder (``NAPARI_HYPERST_CACHE`` names another), under its content's hash, and read from there ever
+    after. Its right and bottom edge are repeated, by less than a px of the coarsest level, so that each level is
+    exactly half the one before.
 
     Parameters
     ----------
     path
-        A jpg, png or tif file.
+        A jpg, png, tif, svs, ndpi, scn, bif or mrxs file.
     transformations
         Coordinate system to transformation, for the element.
 
@@ -160,11 +161,45 @@ def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
     """
     from spatialdata.transformations import set_transformation
 
+    scan = open_scan(path)
+    if (
+        scan is not None
+        and scan.in_parts
+        and (len(scan.levels) > 1 or max(scan.levels[0].shape[1:]) <= _WITHOUT_LEVELS_PX)
+    ):
+        return _element(_with_coarser(scan.levels), transformations)
     store = cache_folder() / f"{_content_hash(path)}.zarr"
     if not (store / "zarr.json").exists():
-        _write_pyramid(_decode(path), store, path)
+        _write_pyramid(_decode(path) if scan is None else _whole(scan, path), store, path)
     element: xr.DataTree = read_zarr(store).images["image"]
     set_transformation(element, transformations, set_all=True)
+    return element
+
+
+def _with_coarser(levels: tuple[da.Array, ...]) -> tuple[da.Array, ...]:
+    """Add levels of half the size, each the mean of four px, until one is small enough to be shown at a glance."""
+    made = list(levels)
+    while max(made[-1].shape[1:]) > CHUNK_PX and min(made[-1].shape[1:]) > 1:
+        mean = da.coarsen(np.mean, made[-1], {1: 2, 2: 2}, trim_excess=True)
+        dtype = made[-1].dtype
+        made.append((mean if dtype.kind == "f" else da.rint(mean)).astype(dtype))
+    return tuple(made)
+
+
+def _element(levels: tuple[da.Array, ...], transformations: dict[str, Any]) -> xr.DataTree:
+    """Lay levels out as a SpatialData image, whose coarser levels carry coordinates in px of the finest."""
+    from spatialdata.transformations import set_transformation
+
+    whole = levels[0].shape[1:]
+    colours = {3: ["r", "g", "b"], 4: ["r", "g", "b", "a"]}.get(levels[0].shape[0], list(range(levels[0].shape[0])))
+    scales = {}
+    for i, level in enumerate(levels):
+        y, x = ((np.arange(part) + 0.5) * (size / part) for size, part in zip(whole, level.shape[1:], strict=True))
+        array = xr.DataArray(level, dims=("c", "y", "x"), coords={"c": colours, "y": y, "x": x})
+        scales[f"scale{i}"] = xr.Dataset({"image": array})
+    element = xr.DataTree.from_dict(scales)
+    set_transformation(element, transformations, set_all=True)
+    Image2DModel().validate(element)
     return element
 
 
@@ -198,12 +233,22 @@ def _content_hash(path: Path) -> str:
         ) from error
 
 
+def _whole(scan: Scan, path: Path) -> da.Array:
+    """Return the finest level of a scan, in memory where it cannot be read in parts."""
+    pixels = scan.levels[0]
+    if scan.in_parts:
+        return pixels
+    _check_size(pixels.shape[2], pixels.shape[1], path)
+    try:
+        return da.from_array(np.asarray(pixels), chunks=(-1, CHUNK_PX, CHUNK_PX))
+    except Exception as error:  # tifffile's codecs raise what they like on broken files
+        raise SlideError(
+            f"is no TIFF that can be read ({error})", where=path, do="save it again as an 8-bit RGB TIFF"
+        ) from error
+
+
 def _decode(path: Path) -> da.Array:
-    """Return the pixels of an image file as a (c, y, x) array, lazily where the format allows it."""
-    if path.suffix.lower() in (".tif", ".tiff", ".btf", ".svs"):
-        plain = _open_tiff(path)
-        if plain is not None:
-            return plain
+    """Return the pixels of an image file as Pillow reads them, as a (c, y, x) array."""
     try:
         with _pillow_limit_lifted(), Image.open(path) as opened:
             _check_size(*opened.size, path)
@@ -222,42 +267,6 @@ def _decode(path: Path) -> da.Array:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     return da.from_array(np.moveaxis(pixels, -1, 0), chunks=(-1, CHUNK_PX, CHUNK_PX))
-
-
-def _open_tiff(path: Path) -> da.Array | None:
-    """Open a grey or RGB TIFF; None for one of another colour space, which Pillow converts."""
-    import zarr
-
-    try:
-        tif = tifffile.TiffFile(path)
-        series = max(tif.series, key=lambda s: s.shape[-2] * s.shape[-1] if len(s.shape) > 1 else 0).levels[0]
-        page = series.keyframe
-        jpeg = page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG)  # decoded to RGB from any colour space
-        if not jpeg and page.photometric not in (PHOTOMETRIC.RGB, PHOTOMETRIC.MINISBLACK):
-            return None
-        axes = series.axes.replace("S", "C").replace("I", "C").replace("Q", "C")
-        _check_axes(axes, path)
-        if page.is_tiled:
-            pixels = da.from_zarr(zarr.open_array(series.aszarr(), mode="r"))
-        else:
-            _check_size(page.imagewidth, page.imagelength, path)
-            pixels = da.from_array(series.asarray())
-    except SlideError:
-        raise
-    except Exception as error:  # tifffile and its codecs raise what they like on broken files
-        raise SlideError(
-            f"is no TIFF that can be read ({error})", where=path, do="save it again as an 8-bit RGB TIFF"
-        ) from error
-    kept = [axis for axis, size in zip(axes, pixels.shape, strict=True) if axis in "CYX" or size > 1]
-    pixels = pixels.reshape([size for axis, size in zip(axes, pixels.shape, strict=True) if axis in kept])
-    if "C" not in kept:
-        kept, pixels = ["C", *kept], pixels[None]
-    return da.moveaxis(pixels, [kept.index(axis) for axis in "CYX"], [0, 1, 2]).rechunk((-1, CHUNK_PX, CHUNK_PX))
-
-
-def _check_axes(axes: str, path: Path) -> None:
-    if "Y" not in axes or "X" not in axes or axes.count("C") > 1:
-        raise SlideError(f"TIFF axes {axes} are not those of a picture", where=path, do="save one plane as RGB")
 
 
 def _check_size(width: int, height: int, path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The lattice that spots lie on: its kind, its pitch, and each spot's ring of neighbours."""
+"""The lattice that spots lie on: its kind, its pitch, and each spot's ring of neighbours; or one that is laid."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,7 +71,48 @@ class Lattice:
         return (self.ring >= 0).all(axis=1) if self.ring.shape[1] else np.zeros(len(self.ring), dtype=bool)
 
 
-def lattice_from_array(centres_px: NDArray[np.float64], array: NDArray[np.intp]) -> Lattice:
+def lay_hexagonal(
+    tissue: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+    shape_px: tuple[int, int],
+    pitch_px: float,
+    margin_px: float = 0.0,
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Lay a hexagonal lattice over an image, and keep its places in tissue.
+
+    Place (row, column) has its centre at x = column * pitch / 2 and y = row * pitch * sqrt(3) / 2 from the image's top
+    left corner, row and column both even or both odd, as Visium numbers its spots. So a place has one name whatever
+    the tissue, and the lattice of half the pitch holds every place of the whole, under twice its numbers.
+
+    Parameters
+    ----------
+    tissue
+        Says which of (n, 2) places, (x, y) in level-0 px, are in tissue.
+    shape_px
+        (height, width) of the image's level 0.
+    pitch_px
+        Distance between neighbouring places in level-0 px.
+    margin_px
+        How far from the image's edge a centre has to be.
+
+    Returns
+    -------
+    tuple
+        (n, 2) centres, (x, y) in level-0 px, row by row, and their (n, 2) array coordinates, (row, column).
+    """
+    height, width = shape_px
+    step_y, step_x = pitch_px * np.sqrt(3) / 2, pitch_px / 2
+    rows = np.arange(np.ceil(margin_px / step_y), np.floor((height - margin_px) / step_y) + 1).astype(np.intp)
+    columns = np.arange(np.ceil(margin_px / step_x), np.floor((width - margin_px) / step_x) + 1).astype(np.intp)
+    kept = [np.empty((0, 2), dtype=np.intp)]
+    for row in rows:  # a row at a time: most places of a fine lattice lie on glass
+        in_row = columns[columns % 2 == row % 2]
+        places = np.column_stack([np.full(len(in_row), row), in_row])
+        kept.append(places[tissue(places[:, ::-1] * (step_x, step_y))])
+    array = np.concatenate(kept)
+    return array[:, ::-1] * (step_x, step_y), array
+
+
+def lattice_from_array(centres_px: NDArray[np.float64], array: NDArray[np.intp], reach: int = 1) -> Lattice:
     """Find the lattice from array coordinates.
 
     The pitch comes from a least-squares fit of pixel to array coordinates: the medians of nearest-neighbour
@@ -82,6 +124,9 @@ def lattice_from_array(centres_px: NDArray[np.float64], array: NDArray[np.intp])
         (n, 2) spot centres, (x, y) in level-0 px.
     array
         (n, 2) integer (row, column) of each spot; unique.
+    reach
+        How many pitches away the ring of neighbours is: 2 on a lattice laid at half the pitch of an assay, where the
+        ring is that of the assay.
 
     Returns
     -------
@@ -98,7 +143,8 @@ def lattice_from_array(centres_px: NDArray[np.float64], array: NDArray[np.intp])
     steps = np.array(_PITCH_STEPS[numbering], dtype=float) @ fit[:2]
     pitch_px = float(np.sqrt((steps**2).sum(axis=1).mean()))
     around = _PITCH_STEPS[numbering] + _CORNER_STEPS[numbering]
-    return Lattice("hex" if numbering == "hex" else "square", pitch_px, _ring_of(array, around))
+    ring = np.column_stack([_at(array, array + reach * np.array(step)) for step in around])
+    return Lattice("hex" if numbering == "hex" else "square", pitch_px, ring)
 
 
 def lattice_from_centres(centres_px: NDArray[np.float64]) -> Lattice:
@@ -186,18 +232,14 @@ def _slot(steps: NDArray[np.float64], kind: LatticeKind) -> NDArray[np.intp]:
     return np.where((np.abs(whole) <= 1).all(axis=-1), found, -1)
 
 
-def _ring_of(array: NDArray[np.intp], around: tuple[tuple[int, int], ...]) -> NDArray[np.intp]:
-    """Look the neighbours of (n, 2) unique places up; (n, k), -1 where a place is empty."""
-    places = array.astype(np.int64) - array.min(axis=0)
-    width = int(places[:, 1].max()) + 5  # no step, of two columns at most, gets into another row's numbers
-    numbers = places[:, 0] * width + places[:, 1]
-    order = np.argsort(numbers)
-    ring = np.empty((len(array), len(around)), dtype=np.intp)
-    for k, (row, column) in enumerate(around):
-        wanted = numbers + row * width + column
-        at = np.minimum(np.searchsorted(numbers, wanted, sorter=order), len(order) - 1)
-        ring[:, k] = np.where(numbers[order[at]] == wanted, order[at], -1)
-    return ring
+def _at(array: NDArray[np.intp], wanted: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the index in ``array`` of each wanted (row, column), -1 where there is no spot."""
+    low = np.minimum(array.min(axis=0), wanted.min(axis=0))
+    width = int(max(array[:, 1].max(), wanted[:, 1].max()) - low[1]) + 1
+    keys, asked = ((places - low) @ (width, 1) for places in (array, wanted))
+    order = np.argsort(keys)
+    place = order[np.minimum(np.searchsorted(keys, asked, sorter=order), len(keys) - 1)]
+    return np.where(keys[place] == asked, place, -1)
 
 
 def _numbering(array: NDArray[np.intp], to_px: NDArray[np.float64]) -> _Numbering:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from spatialdata.transformations import get_transformation
 
-from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.errors import HyperSTWarning, ScaleError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.genes import GeneColumns
 from napari_hyperst.slides.image import Pyramid
@@ -78,6 +78,10 @@ class Source:
         µm per px of the image's level 0, where the data state it.
     settled
         Whether that was settled on when we wrote the store: then the lattice does not overrule it.
+    laid
+        Whether the spots are of no assay, but were laid over the H&E.
+    tissue
+        Name of the labels element with the mask that they were laid over.
     """
 
     sdata: SpatialData
@@ -89,6 +93,8 @@ class Source:
     spot_um: float | None = None
     mpp: float | None = None
     settled: bool = False
+    laid: bool = False
+    tissue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ def build_slide(source: Source, mpp: float | None = None, ref: SlideRef | None =
     centres = xy @ to_pixels[:2, :2].T + to_pixels[:2, 2]
     _check_centres(centres, pyramid.shape_px, where)
     ids, array = _ids_and_array(source, shapes)
-    lattice = lattice_from_centres(centres) if array is None else lattice_from_array(centres, array)
+    lattice = lattice_from_centres(centres) if array is None else lattice_from_array(centres, array, _reach(source))
     radius_px = _radius(shapes) * float(np.sqrt(abs(np.linalg.det(to_pixels[:2, :2]))))
     scale = _scale(source, lattice, mpp)
     spot_um = source.spot_um
@@ -301,10 +307,10 @@ def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
     by_lattice = "" if measured is None else f"the spots' pitch of {lattice.pitch_px:.4g} px = {pitch_um:g} µm"
     recorded = (source.mpp, "what the store records" if source.settled else "the image's own metadata")
     claims = [(stated, "what was stated"), (measured, by_lattice)]
-    claims.insert(1 if source.settled else 2, recorded)
+    claims.insert(1 if source.settled or source.laid else 2, recorded)
     told = [(value, whose) for value, whose in claims if value is not None]
     if not told:
-        raise SlideError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
+        raise ScaleError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
     scale, chosen = told[0]
     if not np.isfinite(scale) or scale <= 0:
         raise SlideError(f"{scale} is no scale in µm/px", where=source.path, do="state a positive number")
@@ -322,6 +328,11 @@ def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
                 stacklevel=3,
             )
     return float(scale)
+
+
+def _reach(source: Source) -> int:
+    """Return how many pitches away the ring of neighbours is: of laid spots, those nearest to where Visium has them."""
+    return max(1, round(VISIUM_PITCH_UM / source.pitch_um)) if source.laid and source.pitch_um else 1
 
 
 def _known_pitch(kind: LatticeKind) -> float | None:

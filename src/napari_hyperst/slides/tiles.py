@@ -18,7 +18,7 @@ from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides.chunks import ChunkCache, Pieces, Region
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.read_ahead import read_ahead
-from napari_hyperst.slides.slide import Slide
+from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Slide
 from napari_hyperst.slides.stains import Macenko, StainMap, WhiteBalance
 
 #: Side of the blocks of spots whose tiles are read together, in px of the level of their spot tiles.
@@ -62,7 +62,8 @@ def niche_um(slide: Slide, spec: TileSpec) -> float:
     """Return the side of the niche tile in µm.
 
     ``"ring"`` is twice (pitch + spot radius): on a hexagonal Visium lattice 255 µm, the square that HyperST's
-    code crops around a spot and its six neighbours (METHODS 2.3).
+    code crops around a spot and its six neighbours (METHODS 2.3). On a lattice that was laid over an H&E it is those
+    255 µm too, whatever its pitch: what the model looks at does not hang on how densely it is asked to look.
 
     Raises
     ------
@@ -71,6 +72,8 @@ def niche_um(slide: Slide, spec: TileSpec) -> float:
     """
     if spec.niche_um != "ring":
         return spec.niche_um
+    if slide.source.laid:
+        return 2 * VISIUM_PITCH_UM + VISIUM_SPOT_UM
     if slide.lattice.kind == "none":
         raise SlideError(
             "the spots lie on no lattice, so the niche has no ring of neighbours",

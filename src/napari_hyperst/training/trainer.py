@@ -22,6 +22,7 @@ from napari_hyperst.nouns.metrics import pearson_by_gene
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.expression import select_hmhvg
+from napari_hyperst.slides.tiles import niche_um
 from napari_hyperst.training.card import write_model_card
 from napari_hyperst.training.dataset import TrainingSet, build_training_set, trainable_spots
 from napari_hyperst.training.encoding import check_size
@@ -328,6 +329,7 @@ class _Training:
                     fingerprint=slide.fingerprint,
                     spots=len(trainable_spots(slide, config.tiles, config.complete_niches_only)),
                     mpp=slide.mpp,
+                    niche_um=niche_um(slide, config.tiles),
                 )
                 for slide in self.slides
             ),

@@ -27,10 +27,12 @@ class Entry:
     ----------
     key
         What it is called, unlike any other in the viewer.
-    ref
-        How it was opened.
     slide
-        The slide.
+        The slide; laid anew when the mask of an H&E-only slide is edited.
+    predicted
+        The slide as it was when ``table`` was predicted, whose spots that annotates.
+    mask_kept
+        Whether opening ``ref`` again gives the mask that the spots are laid by.
     table, table_name
         The table of its prediction, and what it is called; None where there is none yet.
     result
@@ -38,12 +40,18 @@ class Entry:
     """
 
     key: str
-    ref: SlideRef
     slide: Slide
     table: AnnData | None = None
     table_name: str = ""
     result: Path | None = None
     maps: tuple[Map, ...] = ()
+    predicted: Slide | None = None
+    mask_kept: bool = True
+
+    @property
+    def ref(self) -> SlideRef:
+        """How to open it again."""
+        return self.slide.ref
 
     def map(self, key: str) -> Map | None:
         """Return a map that can be shown, by its key."""

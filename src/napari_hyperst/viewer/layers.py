@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 UNITS = ("um", "um")
 #: How much more than the spots a fresh view shows.
 _MARGIN = 1.25
+#: Colour of the outline of the tissue.
+_TISSUE_COLOUR = "#ffb000"
 LayerData = tuple[Any, dict[str, Any], str]
 #: Name of the one feature that a map's points are coloured by, with its unit.
 VALUE = "value"
@@ -52,6 +54,8 @@ def placement(slide: Slide) -> dict[str, Any]:
 def slide_layers(slide: Slide, key: str) -> list[LayerData]:
     """Return the layers of a slide, H&E and spots, as a reader does: data, settings, type.
 
+    Between them is the mask of the tissue, where the spots were laid over one.
+
     Parameters
     ----------
     slide
@@ -78,9 +82,7 @@ def slide_layers(slide: Slide, key: str) -> list[LayerData]:
     spots = {
         "name": slide.name,
         "size": size_px(slide, where),
-        "face_color": "transparent",
-        "border_color": _SPOT_COLOUR,
-        "border_width": _SPOT_BORDER,
+        **spot_style(),
         "features": {"spot": slide.spots.ids},
         "metadata": {
             **spot_metadata(slide),
@@ -95,7 +97,52 @@ def slide_layers(slide: Slide, key: str) -> list[LayerData]:
         },
     }
     levels = [_rgb(level, slide.image.full_scale) for level in slide.image.levels]
-    return [(levels, {**image, **where}, "image"), (slide.spots.centres_px[:, ::-1], {**spots, **where}, "points")]
+    tissue = [] if slide.source.tissue is None else [mask_layer(slide, key)]
+    points = (slide.spots.centres_px[:, ::-1], {**spots, **where}, "points")
+    return [(levels, {**image, **where}, "image"), *tissue, points]
+
+
+def mask_layer(slide: Slide, key: str) -> LayerData:
+    """Return the mask of a slide's tissue as an editable Labels layer: data, settings, type.
+
+    Parameters
+    ----------
+    slide
+        A slide without transcriptomics.
+    key
+        What the session calls it.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    name = str(slide.source.tissue)
+    where = placement(slide)
+    mask = (np.asarray(slide.sdata.labels[name].data) != 0).astype(np.uint8)
+    # Both span the image; px 0 of the mask is centred half a px of its own from the corner.
+    scale = tuple(
+        whole * size / part for whole, size, part in zip(where["scale"], slide.image.shape_px, mask.shape, strict=True)
+    )
+    system = slide.coordinate_system
+    settings = {
+        **where,
+        "name": name,
+        "scale": scale,
+        "translate": tuple(side / 2 for side in scale),
+        "colormap": DirectLabelColormap(color_dict={0: "transparent", 1: _TISSUE_COLOUR, None: _TISSUE_COLOUR}),
+        "opacity": 0.8,
+        "metadata": {
+            "sdata": slide.sdata,
+            "name": name,
+            "_active_in_cs": {system},
+            "_current_cs": system,
+            OURS: {"slide": key, "element": name, "kind": "tissue"},
+        },
+    }
+    return mask, settings, "labels"
+
+
+def spot_style() -> dict[str, Any]:
+    """Return how spots without a map look: rings."""
+    return {"face_color": "transparent", "border_color": _SPOT_COLOUR, "border_width": _SPOT_BORDER}
 
 
 def spot_metadata(slide: Slide) -> dict[str, Any]:

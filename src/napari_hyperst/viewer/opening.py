@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from napari_hyperst.errors import HyperSTError
+from napari_hyperst.errors import HyperSTError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
 
 if TYPE_CHECKING:
     from napari_hyperst.slides.slide import Slide
 
 
-def open_in_thread(ref: SlideRef, opened: Callable[[Slide], None], failed: Callable[[str], None]) -> None:
+def open_in_thread(
+    ref: SlideRef, opened: Callable[[Slide], None], failed: Callable[[SlideRef, HyperSTError], None]
+) -> None:
     """Open a slide in a thread; one of the two functions is called in the main thread when that is over.
 
     Parameters
@@ -22,22 +24,29 @@ def open_in_thread(ref: SlideRef, opened: Callable[[Slide], None], failed: Calla
     opened
         Called with it.
     failed
-        Called with a message for the user.
+        Called with what was asked for, and what the user is to be told.
     """
     from napari.qt.threading import create_worker
 
+    def tell(found: tuple[Slide | None, HyperSTError | None]) -> None:
+        slide, error = found
+        if slide is not None:
+            opened(slide)
+        elif error is not None:
+            failed(ref, error)
+
     worker = create_worker(_open, ref)
-    worker.returned.connect(lambda found: failed(found) if isinstance(found, str) else opened(found))
+    worker.returned.connect(tell)
     worker.start()
 
 
-def _open(ref: SlideRef) -> Slide | str:
-    """Open a slide, or say what went wrong: the worker would print a traceback of what the user can mend."""
+def _open(ref: SlideRef) -> tuple[Slide | None, HyperSTError | None]:
+    """Open a slide, or say what went wrong: of an error alone the worker would print a traceback."""
     from napari_hyperst.slides import open_slide
 
     try:
-        return open_slide(ref.path, ref.mpp, image=ref.image, table=ref.table)
+        return open_slide(ref.path, **ref.options), None
     except HyperSTError as error:
-        return str(error)
+        return None, error
     except Exception as error:  # a library failed as no reader foresaw
-        return f"{ref.path}: cannot be opened ({type(error).__name__}: {error})"
+        return None, SlideError(f"cannot be opened ({type(error).__name__}: {error})", where=ref.path)

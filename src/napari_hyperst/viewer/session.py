@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_hyperst.errors import HyperSTError
+from napari_hyperst.errors import HyperSTError, ScaleError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
@@ -26,6 +26,7 @@ from napari_hyperst.viewer.layers import (
 from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
 from napari_hyperst.viewer.opening import open_in_thread
 from napari_hyperst.viewer.preferences import colormap, events, percentiles
+from napari_hyperst.viewer.tissue import lay, settle, watch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,6 +53,8 @@ class Session:
     shown_changed = Signal()
     #: How many slides are being opened.
     opening_changed = Signal(int)
+    #: A slide could not be opened as nothing tells its scale: with µm/px in its ref it can.
+    scale_asked = Signal(SlideRef)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
@@ -117,7 +120,7 @@ class Session:
     def register(self, slide: Slide) -> tuple[Entry, list[LayerData]]:
         """Take a slide in, and return its layers for somebody else to add."""
         key = unlike(slide.name)
-        entry = Entry(key, slide.ref, slide, maps=maps_of(None))
+        entry = Entry(key, slide, maps=maps_of(None))
         self.entries[key] = entry
         self.viewer.canvas.overlays.scale_bar.visible = True
         return entry, slide_layers(slide, key)
@@ -140,7 +143,33 @@ class Session:
         self.slides_changed.emit()
         self.prediction_changed.emit()
 
-    def set_prediction(self, key: str, table: AnnData, name: str, result: Path | None = None) -> None:
+    def lay(self, pitch_um: float | None = None) -> None:
+        """Lay the spots of the active H&E-only slide anew, by its mask and this pitch.
+
+        Raises
+        ------
+        SlideError
+            If no spot fits in the tissue; the spots are as before.
+        """
+        entry = self.active
+        if entry is not None and lay(self, entry, pitch_um):
+            self.slides_changed.emit()
+
+    def settle(self, entry: Entry) -> SlideRef:
+        """Return how another process opens a slide as it is now, with the mask as it was edited.
+
+        Raises
+        ------
+        SlideError
+            If no spot fits in the tissue that is left.
+        """
+        if settle(self, entry):
+            self.slides_changed.emit()
+        return entry.ref
+
+    def set_prediction(
+        self, key: str, table: AnnData, name: str, result: Path | None = None, slide: Slide | None = None
+    ) -> None:
         """Take a prediction in, and show it.
 
         Parameters
@@ -151,15 +180,18 @@ class Session:
             The table, and what it is called in the store.
         result
             The file that it was read from.
+        slide
+            The slide as it was when it was predicted; as it is now if not told.
         """
         entry = self.entries.get(key)
         if entry is None:
             return
         entry.maps = maps_of(table)
         entry.table, entry.table_name, entry.result = table, name, result
-        sdata = entry.slide.sdata
+        entry.predicted = slide or entry.slide
+        sdata = entry.predicted.sdata
         if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
-            tables = entry.slide.sdata.tables
+            tables = sdata.tables
             tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
             tables[name] = table
         self._refresh_spots(entry)
@@ -250,11 +282,14 @@ class Session:
         finally:
             self._count_opening(-1)
 
-    def _not_opened(self, message: str) -> None:
+    def _not_opened(self, ref: SlideRef, error: HyperSTError) -> None:
         from napari.utils.notifications import show_error
 
         self._count_opening(-1)
-        show_error(message)
+        if isinstance(error, ScaleError) and len(self.scale_asked):
+            self.scale_asked.emit(ref)
+        else:
+            show_error(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error))
 
     def _count_opening(self, change: int) -> None:
         self._opening += change
@@ -279,16 +314,17 @@ class Session:
 
     def _add(self, entry: Entry, shown: Map, visible: bool) -> Points:
         assert entry.table is not None
+        slide = entry.predicted or entry.slide
         said = {
             "slide": entry.key,
-            "element": entry.slide.name,
+            "element": slide.name,
             "kind": shown.key,
             "name": self._name(entry, shown),
             **self._wanted(entry, shown),
         }
         layer = add_map(
             self.viewer,
-            entry.slide,
+            slide,
             entry.table,
             shown,
             values_of(entry.table, shown.key, self.gene),
@@ -368,6 +404,8 @@ class Session:
     def _on_inserted(self, event: Any) -> None:
         """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
         layer = event.value
+        if ours(layer).get("kind") == "tissue":
+            watch(self, layer)
         if ours(layer).get("kind") == "spots":
             entry = self.entries.get(ours(layer).get("slide", ""))
             if entry is not None:
@@ -405,7 +443,7 @@ class Session:
 
 
 #: The layers of a slide that are not maps.
-_BASE = ("image", "spots", "footprints")
+_BASE = ("image", "tissue", "spots", "footprints")
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
 

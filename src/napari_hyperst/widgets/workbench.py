@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGroupBox,
     QHBoxLayout,
+    QInputDialog,
     QLabel,
     QPushButton,
     QScrollArea,
@@ -37,6 +38,9 @@ from napari_hyperst.widgets.slide_panel import SlidePanel
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+    from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.entry import Entry
+
 RESEARCH_USE = "For research use only. Not for use in diagnostic procedures."
 
 
@@ -57,7 +61,7 @@ class Workbench(QWidget):
         self.session = session_of(napari_viewer)
         self.child = child or Child()
         self._folders: list[Path] = []
-        self._slide_of: dict[Path, str] = {}
+        self._slide_of: dict[Path, tuple[str, Slide]] = {}
         self._then_predict: Path | None = None
         self.slide_panel = SlidePanel()
         self.predict_panel = PredictPanel(preferences.device())
@@ -85,13 +89,18 @@ class Workbench(QWidget):
         entry = self.session.active
         if entry is None or self.child.job is not None:
             return
+        try:
+            slide = self.session.settle(entry)
+        except HyperSTError as error:
+            _show_error(str(error))
+            return
         task = PredictTask(
-            slide=entry.ref,
+            slide=slide,
             checkpoint=self.predict_panel.checkpoint.value,
             device=self.predict_panel.device.value,
             batch_size=preferences.batch_size(),
         )
-        self._submit(task, entry.key, "Starting…" if self.child.devices is None else "Predicting…")
+        self._submit(task, entry, "Starting…" if self.child.devices is None else "Predicting…")
 
     def export(self, out: Path) -> None:
         """Write the active slide's prediction into a store."""
@@ -106,8 +115,9 @@ class Workbench(QWidget):
             except (HyperSTError, OSError) as error:
                 _show_error(str(error))
                 return
-        task = ExportTask(slide=entry.ref, result=result, out=out, table=entry.table_name)
-        self._submit(task, entry.key, f"Writing {out.name}…")
+        slide = entry.predicted or entry.slide
+        task = ExportTask(slide=slide.ref, result=result, out=out, table=entry.table_name)
+        self._submit(task, entry, f"Writing {out.name}…")
         self.predict_panel.cancel.setEnabled(False)  # it is short, and ends whole
 
     # -- within
@@ -152,6 +162,7 @@ class Workbench(QWidget):
         self.slide_panel.opened.connect(self.open)
         self.slide_panel.sample_asked.connect(lambda: self.open_sample())
         self.slide_panel.footprints_asked.connect(self.session.show_footprints)
+        self.slide_panel.pitch_chosen.connect(self._on_pitch)
         self.predict_panel.asked.connect(self.predict)
         self.predict_panel.cancelled.connect(self._on_cancelled)
         self.genes.chosen.connect(lambda gene: self._show(gene=gene))
@@ -165,6 +176,7 @@ class Workbench(QWidget):
         links: list[tuple[Any, Callable[..., Any]]] = [
             (self.session.slides_changed, self._on_slides),
             (self.session.opening_changed, self._on_slides),
+            (self.session.scale_asked, self._on_scale_asked),
             (self.session.prediction_changed, self._on_prediction),
             (self.session.shown_changed, self._on_shown),
             (preferences.events("prediction").device, self._on_device),
@@ -185,13 +197,13 @@ class Workbench(QWidget):
                 self.deleteLater()
         return bool(super().event(event))
 
-    def _submit(self, task: PredictTask | ExportTask, key: str, what: str) -> None:
+    def _submit(self, task: PredictTask | ExportTask, entry: Entry, what: str) -> None:
         try:
             job = Job.create(self._new_folder(), task)
         except HyperSTError as error:
             _show_error(str(error))
             return
-        self._slide_of[job.folder] = key
+        self._slide_of[job.folder] = (entry.key, entry.slide)
         self.predict_panel.work(what)
         self.child.submit(job)
         self._allow()
@@ -240,7 +252,7 @@ class Workbench(QWidget):
         ):
             button.setEnabled(not (busy or unpredicted))
             button.setToolTip(busy or unpredicted or told)
-        self.export_own.setVisible(entry is not None and entry.slide.sdata.path is not None)
+        self.export_own.setVisible(entry is not None and _store_of(entry) is not None)
         for view in (self.genes, self.maps):
             view.setEnabled(entry is not None and entry.table is not None)
 
@@ -255,6 +267,22 @@ class Workbench(QWidget):
         self.predict_panel.say("Stopping…")
         self.child.stop()
 
+    def _on_pitch(self, pitch_um: float) -> None:
+        try:
+            self.session.lay(pitch_um)
+        except HyperSTError as error:
+            _show_error(str(error))
+        self.slide_panel.show_state(self.session)  # the pitch that is
+
+    def _on_scale_asked(self, ref: SlideRef) -> None:
+        """Ask for what no file tells, and open the slide with it."""
+        told, given = QInputDialog.getDouble(
+            self, "Scale of the H&E", f"How many µm is a px of {ref.path.name}?\n(0.25 at 40×, 0.5 at 20×)",
+            0.5, 0.01, 100.0, 4,
+        )  # fmt: skip
+        if given:
+            self.session.open(ref.model_copy(update={"mpp": told}))
+
     def _on_told(self, _job: Job, event: Event) -> None:
         if event.kind == "progress":
             self.predict_panel.progress(event)
@@ -262,7 +290,7 @@ class Workbench(QWidget):
             _show_warning(str(event.content["message"]))
 
     def _on_ended(self, job: Job, event: Event) -> None:
-        key = self._slide_of.pop(job.folder)
+        key, slide = self._slide_of.pop(job.folder)
         message = "Stopped." if event.kind == "stopped" else ""
         if event.kind == "error":
             message = str(event.content["message"])
@@ -274,19 +302,19 @@ class Workbench(QWidget):
             seconds = float(content["seconds"])
             message = f"{content['genes']} genes predicted at {content['spots']:,} spots in {seconds:.0f} s."
             try:
-                self._take_in(key, result_of(job, event), str(content["table"]))
+                self._take_in(key, slide, result_of(job, event), str(content["table"]))
             except Exception as error:  # whatever it is, the workbench goes on
                 message = f"the prediction cannot be shown ({type(error).__name__}: {error})"
                 _show_error(message)
         self.predict_panel.rest(message)
         self._allow()
 
-    def _take_in(self, key: str, result: Path, table: str) -> None:
+    def _take_in(self, key: str, slide: Slide, result: Path, table: str) -> None:
         """Read a prediction and show it, if its slide is still open."""
         from anndata import read_h5ad
 
         if key in self.session.entries:
-            self.session.set_prediction(key, read_h5ad(result), table, result)
+            self.session.set_prediction(key, read_h5ad(result), table, result, slide)
 
     def _on_broken(self, message: str) -> None:
         self.predict_panel.rest("The process that predicts could not be started.")
@@ -306,8 +334,15 @@ class Workbench(QWidget):
 
     def _on_export_own(self) -> None:
         entry = self.session.active
-        if entry is not None and entry.slide.sdata.path is not None:
-            self.export(Path(entry.slide.sdata.path))
+        store = None if entry is None else _store_of(entry)
+        if store is not None:
+            self.export(store)
+
+
+def _store_of(entry: Entry) -> Path | None:
+    """Return the store that holds the spots which are predicted."""
+    path = (entry.predicted or entry.slide).sdata.path
+    return None if path is None else Path(path)
 
 
 def _end(child: Child, links: list[tuple[Any, Callable[..., Any]]], folders: list[Path], *_: object) -> None:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.files import recover
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import FORMATS, Format, format_of
-from napari_hyperst.slides.readers import hest, legacy_st, space_ranger, spatialdata_zarr, stimage, visium_hd
+from napari_hyperst.slides.readers import (
+    hest,
+    legacy_st,
+    space_ranger,
+    spatialdata_zarr,
+    stimage,
+    visium_hd,
+    whole_slide,
+)
 from napari_hyperst.slides.slide import Slide, Source, build_slide
+from napari_hyperst.slides.tissue import keep_mask, read_mask
 
 #: The reader of each format, called with the path, the image and the table that the user named.
 READERS: dict[Format, Callable[[Path, str | Path | None, str | None], Source]] = {
@@ -27,23 +40,38 @@ _WITH_TABLES: tuple[Format, ...] = ("spatialdata", "visium_hd")
 
 
 def open_slide(
-    path: str | Path, mpp: float | None = None, *, image: str | Path | None = None, table: str | None = None
+    path: str | Path,
+    mpp: float | None = None,
+    *,
+    image: str | Path | None = None,
+    table: str | None = None,
+    pitch_um: float | None = None,
+    spot_um: float | None = None,
+    tissue: str | Path | NDArray[np.generic] | None = None,
 ) -> Slide:
-    """Open a slide: Visium, Visium HD, legacy ST, HEST, STimage-1K4M or a SpatialData Zarr.
+    """Open a slide: Visium, Visium HD, legacy ST, HEST, STimage-1K4M, a SpatialData Zarr, or a bare H&E.
 
-    Reads metadata and counts, no pixels; but a jpg, png or untiled tif is decoded once into a cached pyramid.
+    Reads metadata and counts, no pixels; but a jpg, png or untiled tif is decoded once into a cached pyramid, and of a
+    bare H&E a coarse level is read to find the tissue, over which a hexagonal lattice of spots is laid.
 
     Parameters
     ----------
     path
-        The folder or store, or the file that names one slide among several in a folder.
+        The folder, store or image file, or the file that names one slide among several in a folder.
     mpp
-        µm per px of the H&E's level 0. By default it follows from the pitch of the spots' lattice.
+        µm per px of the H&E's level 0. By default it follows from the pitch of the spots' lattice; of a bare H&E, from
+        what the file records.
     image
         The full-resolution H&E file. SpatialData Zarr: the name of the image element, where several fit.
     table
         SpatialData Zarr: the name of the table of counts, where several fit. Visium HD: the bins, such as
         ``"square_008um"``.
+    pitch_um, spot_um
+        Bare H&E, or a store of one: distance between neighbouring spots, and their diameter; those of Visium, 100 and
+        55 µm, if not told. Half the pitch predicts at four times as many places, from the same sizes of tiles.
+    tissue
+        Bare H&E, or a store of one: a mask that spans the image at any resolution, not zero where there is tissue, as
+        an array or as a picture; found by saturation if not told.
 
     Returns
     -------
@@ -52,6 +80,8 @@ def open_slide(
 
     Raises
     ------
+    ScaleError
+        If nothing tells how many µm a px of the H&E is.
     SlideError
         If the path holds no slide, or a part of it is missing, broken or contradicts the rest.
     """
@@ -72,8 +102,17 @@ def open_slide(
     if table is not None and found not in _WITH_TABLES:
         raise SlideError("has one table of counts, and none to choose", where=path, do="leave --table (table=) out")
     named = None if image is None else str(image)
-    source = READERS[found](path, image, table)
-    return build_slide(source, mpp, SlideRef.model_construct(path=path.absolute(), mpp=mpp, image=named, table=table))
+    file = None if tissue is None else _mask_file(tissue)
+    ref = SlideRef.model_construct(
+        path=path.absolute(), mpp=mpp, image=named, table=table, pitch_um=pitch_um, spot_um=spot_um, tissue=file
+    )
+    if found == "whole_slide":
+        return build_slide(whole_slide.read(path, mpp, pitch_um, spot_um, file), mpp, ref)
+    slide = build_slide(READERS[found](path, image, table), mpp, ref)
+    if pitch_um is None and spot_um is None and file is None:
+        return slide
+    mask = None if file is None else read_mask(file, slide.image.shape_px).mask
+    return replace(whole_slide.lay_again(slide, mask, pitch_um, spot_um), ref=ref)
 
 
 def _look_into(path: Path) -> None:
@@ -85,3 +124,7 @@ def _look_into(path: Path) -> None:
             path.open("rb").close()
     except OSError as error:
         raise SlideError(f"cannot be read ({error.strerror})", where=path, do="check its rights") from error
+
+
+def _mask_file(tissue: str | Path | NDArray[np.generic]) -> Path:
+    return Path(tissue).expanduser().absolute() if isinstance(tissue, str | Path) else keep_mask(tissue)

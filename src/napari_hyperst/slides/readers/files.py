@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.slides.image import IMAGE_SUFFIXES
+from napari_hyperst.slides.formats import IMAGE_SUFFIXES
 
 #: How the names of full-resolution images end, the surest first; before it may stand the name of the sample.
 _FULL_RESOLUTION = (

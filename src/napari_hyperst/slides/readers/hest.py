@@ -17,8 +17,8 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
-from napari_hyperst.slides.formats import HEST_COUNTS, HEST_IMAGE, HEST_METADATA, hest_samples
-from napari_hyperst.slides.image import IMAGE_SUFFIXES, image_element
+from napari_hyperst.slides.formats import HEST_COUNTS, HEST_IMAGE, HEST_METADATA, IMAGE_SUFFIXES, hest_samples
+from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.readers.elements import counted_spots
 from napari_hyperst.slides.readers.files import element_name, image_file, read_json

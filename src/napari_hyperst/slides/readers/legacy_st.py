@@ -12,8 +12,8 @@ from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import Identity
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.slides.formats import sections
-from napari_hyperst.slides.image import IMAGE_SUFFIXES, image_element
+from napari_hyperst.slides.formats import IMAGE_SUFFIXES, sections
+from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.lattice import lattice_from_array
 from napari_hyperst.slides.readers.counts import read_count_table
 from napari_hyperst.slides.readers.files import element_name, image_file

@@ -63,6 +63,8 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         spot_um=hints.get("spot_um", bins_um),
         mpp=hints.get("mpp"),
         settled="mpp" in hints,
+        laid=bool(hints.get("laid", False)),
+        tissue=hints.get("tissue") if hints.get("tissue") in sdata.labels else None,
     )
 
 

@@ -12,8 +12,8 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.slides.formats import stimage_slides
-from napari_hyperst.slides.image import IMAGE_SUFFIXES, image_element
+from napari_hyperst.slides.formats import IMAGE_SUFFIXES, stimage_slides
+from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.lattice import lattice_from_array, lattice_from_centres
 from napari_hyperst.slides.readers.counts import read_count_table
 from napari_hyperst.slides.readers.elements import counted_spots
