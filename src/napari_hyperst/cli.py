@@ -21,6 +21,18 @@ from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.nouns.tasks import ConvertTask, SlideRef
+from napari_hyperst.options import (
+    AsJson,
+    Assignments,
+    ConfigFile,
+    Device,
+    ImageOption,
+    Mpp,
+    Pitch,
+    Spot,
+    TableOption,
+    TissueOption,
+)
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.terminal import say, show_events, show_progress, show_warning
 
@@ -31,32 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
-Mpp = Annotated[
-    float | None, typer.Option(help="µm per px of the H&E; by default from the spots' lattice, or the image file.")
-]
-ImageOption = Annotated[
-    str | None, typer.Option("--image", help="The full-resolution H&E file, or the name of a store's image.")
-]
-TableOption = Annotated[
-    str | None, typer.Option("--table", help="A store's table of counts or spots, or the bins of Visium HD.")
-]
-Pitch = Annotated[
-    float | None, typer.Option("--pitch", help="H&E image file: µm between the spots laid over it; 100 if not told.")
-]
-Spot = Annotated[float | None, typer.Option("--spot", help="H&E image file: diameter of a spot in µm; 55 if not told.")]
-TissueOption = Annotated[
-    Path | None, typer.Option("--tissue", help="H&E image file: a mask of the tissue, black where there is none.")
-]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Settings as YAML, as the command settings prints them; or JSON.")
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A setting over those of --config: key=value, method.dim=64. Repeat as needed."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 @app.command()
