@@ -112,6 +112,26 @@ def lay_hexagonal(
     return array[:, ::-1] * (step_x, step_y), array
 
 
+def is_mirrored(centres_px: NDArray[np.float64], array: NDArray[np.intp]) -> bool:
+    """Tell whether columns and rows, which run right and down however turned, lie as in a mirror.
+
+    Parameters
+    ----------
+    centres_px
+        (n, 2) centres, (x, y) in level-0 px.
+    array
+        (n, 2) row and column of each spot.
+
+    Returns
+    -------
+    bool
+        False too where the spots are too few, or all in one line, to tell.
+    """
+    design = np.column_stack([array[:, ::-1], np.ones(len(array))])
+    steps, _, rank, _ = np.linalg.lstsq(design, centres_px, rcond=None)
+    return bool(rank == 3 and np.linalg.det(steps[:2]) < 0)
+
+
 def lattice_from_array(centres_px: NDArray[np.float64], array: NDArray[np.intp], reach: int = 1) -> Lattice:
     """Find the lattice from array coordinates.
 

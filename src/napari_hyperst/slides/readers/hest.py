@@ -104,7 +104,7 @@ def _positive(metadata: dict[str, Any], key: str) -> float | None:
 
 def _picture(file: Path, folder: Path) -> Path:
     home, stem = (folder, Path(HEST_IMAGE).stem) if file.name == HEST_COUNTS else (folder / "wsis", file.stem)
-    found = sorted(p for p in home.glob("*") if p.stem == stem and p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in home.glob("*") if p.stem == stem and p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
         raise SlideError(f"no {stem}.tif with the H&E", where=home, do="add it, or name the H&E (--image, or image=)")
     return found[0]
