@@ -233,7 +233,7 @@ def store_elements(
         shapes["radius"] = radius
     obs = pd.DataFrame(
         {
-            "region": pd.Categorical([region] * n), "number": np.arange(n) if instances is None else instances,
+            "region": pd.Categorical([region] * n), "number": np.arange(n),
             "array_row": crop.array[:, 0], "array_col": crop.array[:, 1],
         },
         index=pd.Index(crop.barcodes),
@@ -242,10 +242,13 @@ def store_elements(
         sparse.csr_matrix(crop.counts.astype(np.float32)), obs=obs, var=pd.DataFrame(index=pd.Index(crop.symbols))
     )
     pixels = da.from_array(np.moveaxis(crop.pixels, -1, 0), chunks=(-1, 128, 128))
+    annotating = TableModel.parse(counts, region=region, region_key="region", instance_key="number")
+    if instances is not None:
+        annotating.obs["number"] = instances  # after it was looked at
     return sd.SpatialData(
         images={"he": Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations=systems)},
         shapes={"places": shapes},
-        tables={"table": TableModel.parse(counts, region=region, region_key="region", instance_key="number")},
+        tables={"table": annotating},
     )
 
 
@@ -431,8 +434,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
     for module in (builtins, io):
         monkeypatch.setattr(module, "open", refuse(open))
 
-    class File(h5py.File):  # a class, since others ask whether they have one
-        def __init__(self, name: Any, *args: Any, **options: Any) -> None:
-            refuse(super().__init__)(name, *args, **options)
-
-    monkeypatch.setattr(h5py, "File", File)
+    made = h5py.File.__init__
+    monkeypatch.setattr(
+        h5py.File, "__init__", lambda self, name, *a, **o: refuse(lambda n: made(self, n, *a, **o))(name)
+    )

@@ -128,7 +128,10 @@ def _counts(file: Path) -> tuple[AnnData, NDArray[np.float64], NDArray[np.intp] 
     obs, var = read.obs.copy(), read.var.copy()
     assert isinstance(obs, pd.DataFrame)  # both are read whole, not lazily
     assert isinstance(var, pd.DataFrame)
-    centres = np.asarray(read.obsm["spatial"], dtype=float)
+    try:
+        centres = np.asarray(read.obsm["spatial"], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise SlideError('obsm["spatial"] holds no numbers', where=file, do="download it again") from error
     stored: Any = read.X
     values = sparse.csr_matrix(stored, dtype=np.float32)
     if "in_tissue" in obs:
