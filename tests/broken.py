@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -414,6 +415,50 @@ def claim_tiff(name: str, width: int, height: int) -> Damage:
             tags = tif.pages.first.tags
             tags["ImageWidth"].overwrite(width)
             tags["ImageLength"].overwrite(height)
+
+    return damage
+
+
+def damaged_gzip(name: str) -> Damage:
+    """Flip bytes amid a gzipped file."""
+
+    def damage(folder: Path) -> None:
+        path = folder / name
+        whole = bytearray(gzip.compress(path.read_bytes()) if not name.endswith(".gz") else path.read_bytes())
+        middle = len(whole) // 2
+        whole[middle : middle + 40] = bytes(255 - byte for byte in whole[middle : middle + 40])
+        path.write_bytes(bytes(whole))
+
+    return damage
+
+
+def cut_gzip(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        whole = gzip.compress((folder / name).read_bytes())
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+
+    return damage
+
+
+def elements(**changes: Any) -> Damage:
+    """Write the store anew, of elements that contradict one another."""
+
+    def damage(folder: Path) -> None:
+        shutil.rmtree(folder / "slide.zarr")
+        store_elements(CROP[0], **changes).write(folder / "slide.zarr")
+
+    return damage
+
+
+def no_folder(name: str) -> Damage:
+    return lambda folder: shutil.rmtree(folder / name)
+
+
+def radius(value: float) -> Damage:
+    def damage(folder: Path) -> None:
+        path = next((folder / "slide.zarr/shapes/places").glob("*.parquet"))
+        shapes = pd.read_parquet(path)
+        shapes.assign(radius=value).to_parquet(path)
 
     return damage
 
