@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 
-import h5py
 import numpy as np
 import pandas as pd
-import pytest
-from broken import (
-    Case,
-    Opens,
-    Refused,
-    Truth,
+from damage import (
     a_folder,
     a_loop,
     a_pipe,
     at,
+    claim_counts,
     claim_png,
     claim_tiff,
     column,
@@ -25,6 +19,7 @@ from broken import (
     cut_gzip,
     damaged_gzip,
     elements,
+    flat,
     garbage,
     h5,
     h5ad,
@@ -40,126 +35,48 @@ from broken import (
     several,
     swapped,
     table,
+    transparent,
+    without_first_row,
     write,
 )
+from expected import (
+    Case,
+    Opens,
+    Refused,
+    as_stated,
+    as_swapped,
+    by_hires,
+    first_without_counts,
+    grey,
+    laid,
+    like_a_jpeg,
+    no_counts,
+    not_raw,
+    one_off_the_image,
+)
 from PIL import Image
-
-from napari_hyperst.errors import SlideError
-from napari_hyperst.slides import Slide
-from napari_hyperst.slides.expression import require_raw
-
-H5, MTX = "filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix"
-POSITIONS, SCALES = "spatial/tissue_positions.csv", "spatial/scalefactors_json.json"
-TIF, HIRES = "tissue_image.tif", "spatial/tissue_hires_image.png"
-HD = "binned_outputs/square_016um"
-HD_POSITIONS, HD_SCALES = f"{HD}/spatial/tissue_positions.parquet", f"{HD}/spatial/scalefactors_json.json"
-H5AD, WSI, METADATA = "st/TENX1.h5ad", "wsis/TENX1.tif", "metadata/TENX1.json"
-COORD, COUNT, PNG = "coord/A_coord.csv", "gene_exp/A_count.csv", "image/A.png"
-ST, SPOTS = "st.tsv", "st_selection.tsv"
-X, Y = "pxl_col_in_fullres", "pxl_row_in_fullres"
-
-
-# What must be right of slides that open.
-
-
-def like_a_jpeg(slide: Slide, truth: Truth) -> None:
-    truth.check(slide, tolerance=12)
-
-
-def grey(slide: Slide, truth: Truth) -> None:
-    truth.check(slide, tolerance=1, grey=True)
-
-
-def one_off_the_image(slide: Slide, truth: Truth) -> None:
-    assert (~slide.inside(1)).sum() == 1
-    inside = slide.inside(1)
-    places = {one: i for i, one in enumerate(truth.ids)}
-    order = [places[one] for one in slide.spots.ids[inside]]
-    np.testing.assert_allclose(slide.spots.centres_px[inside], truth.centres[order])
-    assert slide.mpp == pytest.approx(truth.mpp, rel=0.01)
-
-
-def by_hires(slide: Slide, truth: Truth) -> None:
-    assert slide.source.image.endswith("_hires_image")
-    truth.check(slide, factor=0.5)
-
-
-def first_without_counts(slide: Slide, truth: Truth) -> None:
-    totals = np.asarray(slide.counts[slide.count_rows].X.sum(axis=1)).ravel()
-    places = {one: i for i, one in enumerate(truth.ids)}
-    ours = truth.counts.sum(axis=1)[[places[one] for one in slide.spots.ids]]
-    emptied = slide.spots.ids == truth.ids[0]
-    assert emptied.sum() == 1
-    np.testing.assert_array_equal(totals, np.where(emptied, 0, ours))
-    places_and_pixels(slide, truth)
-
-
-def places_and_pixels(slide: Slide, truth: Truth) -> None:
-    np.testing.assert_allclose(np.sort(slide.spots.centres_px, axis=0), np.sort(truth.centres, axis=0))
-    assert slide.mpp == pytest.approx(truth.mpp, rel=0.01)
-    truth.check_pixels(slide)
-
-
-def not_raw(slide: Slide, truth: Truth) -> None:
-    places_and_pixels(slide, truth)
-    with pytest.raises(SlideError, match=r"normalised or scaled.*train on raw counts"):
-        require_raw(slide)
-
-
-def no_counts(slide: Slide, truth: Truth) -> None:
-    places_and_pixels(slide, truth)
-    assert slide.counts is None
-
-
-def laid(slide: Slide, truth: Truth) -> None:
-    """Spots were laid over a bare H&E."""
-    truth.check_pixels(slide)
-    assert slide.counts is None
-    assert slide.mpp == pytest.approx(truth.mpp, rel=0.01)
-    assert slide.pitch_um == pytest.approx(100)
-    assert slide.inside(55).all()
-    assert len(slide.spots) > 10
-
-
-def as_swapped(slide: Slide, truth: Truth) -> None:
-    """All but x and y, which were taken as they are told."""
-    places = {one: i for i, one in enumerate(truth.ids)}
-    order = [places[one] for one in slide.spots.ids]
-    np.testing.assert_allclose(slide.spots.centres_px, truth.centres[order, ::-1])
-    np.testing.assert_array_equal(slide.counts[slide.count_rows].X.toarray(), truth.counts[order])
-    assert slide.mpp == pytest.approx(truth.mpp, rel=0.02)
-
-
-def as_stated(slide: Slide, truth: Truth) -> None:
-    assert slide.mpp == slide.ref.mpp
-    truth.check_pixels(slide)
-
-
-def without_first_row(file: h5py.File) -> None:
-    """Take the counts of the first spot away, not the spot."""
-    matrix = file["matrix"]
-    first = int(matrix["indptr"][1])
-    for key in ("data", "indices"):
-        set_values(f"matrix/{key}", lambda values: values[first:])(file)
-    set_values("matrix/indptr", lambda values: np.maximum(values - first, 0))(file)
-
-
-def claim_counts(file: h5py.File) -> None:
-    """Let the counts claim to be two billion, of which none is stored."""
-    for key, kind in (("data", np.int32), ("indices", np.int64)):
-        del file[f"matrix/{key}"]
-        file.create_dataset(f"matrix/{key}", shape=(2_000_000_000,), dtype=kind, chunks=(1_000_000,))
-    set_values("matrix/indptr", lambda values: np.r_[values[:-1], 2_000_000_000])(file)
-
-
-def transparent(image: Image.Image) -> Image.Image:
-    image.putalpha(255)
-    return image
-
-
-def flat(*colour: int) -> Callable[[Image.Image], Image.Image]:
-    return lambda image: Image.new("RGB", image.size, colour)
-
+from small_slides import (
+    COORD,
+    COUNT,
+    H5,
+    H5AD,
+    HD,
+    HD_POSITIONS,
+    HD_SCALES,
+    HIRES,
+    METADATA,
+    MTX,
+    PNG,
+    POSITIONS,
+    SCALES,
+    SPOTS,
+    ST,
+    STORE,
+    TIF,
+    WSI,
+    X,
+    Y,
+)
 
 COPY = r"; copy it again"
 #: Spots, positions and counts of Space Ranger.
@@ -463,7 +380,6 @@ WHOLE = [
 ]  # fmt: skip
 
 
-STORE = "slide.zarr"
 STORES = [
     Case("root of no JSON", "store", write("slide.zarr/zarr.json", '{"spatialdata_attrs"'),
          Refused(STORE, "; write it again"), STORE),

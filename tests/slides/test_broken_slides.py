@@ -11,10 +11,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import broken
 import pytest
-from broken import Case, Opens, Refused, Truth
-from corpus import CASES, COORD, COUNT, H5, H5AD, METADATA, MTX, PNG, POSITIONS, SCALES, SPOTS, ST, STORE, TIF, WSI
+import small_slides
+from corpus import CASES
+from damage import deny
+from expected import Case, Opens, Refused
+from small_slides import (
+    COORD,
+    COUNT,
+    H5,
+    H5AD,
+    METADATA,
+    MTX,
+    PNG,
+    POSITIONS,
+    SCALES,
+    SPOTS,
+    ST,
+    STORE,
+    TIF,
+    WSI,
+    Truth,
+)
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.slides import Slide, open_slide
@@ -27,15 +45,15 @@ MOST_MEMORY = 2**29
 def whole(crop: Any, tiny_section: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Truth]]:
     """Return a whole slide of each format, to be copied, with what it holds."""
     made: dict[str, tuple[Path, Truth]] = {}
-    reduced = broken.small(crop)
-    broken.CROP[:] = [reduced]
-    for name, write_one in broken.WRITERS.items():
+    reduced = small_slides.small(crop)
+    small_slides.CROP[:] = [reduced]
+    for name, write_one in small_slides.WRITERS.items():
         folder = tmp_path_factory.mktemp("whole") / "slide"
         folder.mkdir()
         made[name] = (folder, write_one(reduced, folder))
     folder = tmp_path_factory.mktemp("whole") / "slide"
     folder.mkdir()
-    made["legacy st"] = (folder, broken.write_legacy_st(tiny_section, folder))
+    made["legacy st"] = (folder, small_slides.write_legacy_st(tiny_section, folder))
     return made
 
 
@@ -117,7 +135,7 @@ def test_a_file_that_may_not_be_read(
 ) -> None:
     folder = Path(shutil.copytree(whole[kind][0], tmp_path / "slide"))
     with monkeypatch.context() as patched:
-        broken.deny(patched, folder / name)
+        deny(patched, folder / name)
         with pytest.raises(SlideError, match=r"(?i)permission denied.*; ") as refused:
             open_slide(folder / opened)
     assert (STORE if kind == "store" else MTX if "mtx" in kind else Path(name).name) in str(refused.value)
@@ -126,4 +144,4 @@ def test_a_file_that_may_not_be_read(
 def test_the_corpus_is_of_every_format() -> None:
     assert len(CASES) + len(DENIED) >= 60
     assert len({(case.format, case.name) for case in CASES}) == len(CASES)
-    assert {case.format for case in CASES} == {*broken.WRITERS, "legacy st"}
+    assert {case.format for case in CASES} == {*small_slides.WRITERS, "legacy st"}

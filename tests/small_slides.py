@@ -1,22 +1,14 @@
-"""Small real slides of every format, and ways to break them."""
+"""Real slides of every format, reduced so that a hundred of them are read in no time."""
 
 from __future__ import annotations
 
-import errno
-import gzip
 import json
-import os
-import shutil
-import struct
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import anndata
 import dask.array as da
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,11 +20,21 @@ from scipy import sparse
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity
 
+#: What files are called, by format.
+H5, MTX = "filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix"
+POSITIONS, SCALES = "spatial/tissue_positions.csv", "spatial/scalefactors_json.json"
+TIF, HIRES = "tissue_image.tif", "spatial/tissue_hires_image.png"
+HD = "binned_outputs/square_016um"
+HD_POSITIONS, HD_SCALES = f"{HD}/spatial/tissue_positions.parquet", f"{HD}/spatial/scalefactors_json.json"
+H5AD, WSI, METADATA = "st/TENX1.h5ad", "wsis/TENX1.tif", "metadata/TENX1.json"
+COORD, COUNT, PNG = "coord/A_coord.csv", "gene_exp/A_count.csv", "image/A.png"
+ST, SPOTS = "st.tsv", "st_selection.tsv"
+X, Y = "pxl_col_in_fullres", "pxl_row_in_fullres"
+STORE = "slide.zarr"
 #: By how much the real pixels are reduced, so that a hundred slides are read in no time.
 STEP = 4
 #: The reduced crop, where a damage needs to write a slide anew.
 CROP: list[Any] = []
-Damage = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -64,53 +66,6 @@ class Truth:
         ours = np.asarray(Image.fromarray(self.pixels).convert("L"))[..., None] if grey else self.pixels
         assert read.shape == self.pixels.shape
         assert np.abs(read - ours).mean() <= tolerance
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A slide that must end in a SlideError.
-
-    Attributes
-    ----------
-    file
-        What its text must name.
-    told
-        Regular expression that its text must match.
-    """
-
-    file: str
-    told: str
-
-
-@dataclass(frozen=True)
-class Opens:
-    """A slide that must open right.
-
-    Attributes
-    ----------
-    warns
-        Regular expression that a HyperSTWarning must match; none may come where it is None.
-    check
-        What must be right of it.
-    """
-
-    warns: str | None
-    check: Callable[[Any, Truth], None] = lambda slide, truth: truth.check(slide)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A broken or odd slide: its name, the format it is of, how it is broken, and what must come of it."""
-
-    name: str
-    format: str
-    damage: Damage
-    expected: Refused | Opens
-    opened: str = "."
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-# Slides, small and whole.
 
 
 def small(crop: Any) -> Any:
@@ -250,236 +205,4 @@ def store_elements(
         images={"he": Image2DModel.parse(pixels, dims=("c", "y", "x"), transformations=systems)},
         shapes={"places": shapes},
         tables={"table": annotating},
-    )
-
-
-# Ways to break a file. Each is called with its name within the slide's folder, and returns what breaks it.
-
-
-def several(*damages: Damage) -> Damage:
-    return lambda folder: [damage(folder) for damage in damages]
-
-
-def write(name: str, said: bytes | str) -> Damage:
-    return lambda folder: (folder / name).write_bytes(said.encode() if isinstance(said, str) else said)
-
-
-def garbage(name: str) -> Damage:
-    return write(name, np.random.default_rng(0).bytes(5000))
-
-
-def cut(name: str, share: float = 0.5) -> Damage:
-    def damage(folder: Path) -> None:
-        whole = (folder / name).read_bytes()
-        (folder / name).write_bytes(whole[: int(len(whole) * share)])
-
-    return damage
-
-
-def remove(name: str) -> Damage:
-    return lambda folder: (folder / name).unlink()
-
-
-def rename(name: str, other: str) -> Damage:
-    return lambda folder: (folder / name).rename(folder / other)
-
-
-def instead(name: str, make: Callable[[Path], object]) -> Damage:
-    """Put something that is no file where a file was."""
-
-    def damage(folder: Path) -> None:
-        (folder / name).unlink()
-        make(folder / name)
-
-    return damage
-
-
-def a_folder(name: str) -> Damage:
-    return instead(name, Path.mkdir)
-
-
-def a_loop(name: str) -> Damage:
-    return instead(name, lambda path: path.symlink_to(path))
-
-
-def a_pipe(name: str) -> Damage:
-    return instead(name, lambda path: os.mkfifo(path))
-
-
-def lines(name: str, change: Callable[[list[str]], list[str]]) -> Damage:
-    def damage(folder: Path) -> None:
-        path = folder / name
-        zipped = path.suffix == ".gz"
-        text = gzip.decompress(path.read_bytes()).decode() if zipped else path.read_text()
-        changed = ("\n".join(change(text.splitlines())) + "\n").encode()
-        path.write_bytes(gzip.compress(changed) if zipped else changed)
-
-    return damage
-
-
-def table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Damage:
-    """Change a table of text or a parquet file."""
-    separator = "\t" if ".tsv" in name else ","
-
-    def damage(folder: Path) -> None:
-        if name.endswith(".parquet"):
-            change(pd.read_parquet(folder / name)).to_parquet(folder / name)
-        else:
-            change(pd.read_csv(folder / name, sep=separator)).to_csv(folder / name, sep=separator, index=False)
-
-    return damage
-
-
-def column(name: str, key: str, change: Callable[[pd.Series], Any]) -> Damage:
-    return table(name, lambda t: t.assign(**{key: change(t[key])}))
-
-
-def at(row: int, value: Any) -> Callable[[pd.Series], list[Any]]:
-    """Return what puts another value into a row of a column."""
-    return lambda values: [value if i == row else one for i, one in enumerate(values.tolist())]
-
-
-def swapped(name: str, one: str, other: str) -> Damage:
-    return table(name, lambda t: t.assign(**{one: t[other], other: t[one]}))
-
-
-def said(name: str, **changes: Any) -> Damage:
-    return lambda folder: (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | changes))
-
-
-def h5(name: str, change: Callable[[h5py.File], object]) -> Damage:
-    def damage(folder: Path) -> None:
-        with h5py.File(folder / name, "r+") as file:
-            change(file)
-
-    return damage
-
-
-def set_values(key: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[h5py.File], None]:
-    """Return what replaces a dataset of an h5 file by what is made of it."""
-
-    def changed(file: h5py.File) -> None:
-        values = change(file[key][:])
-        del file[key]
-        file[key] = values
-
-    return changed
-
-
-def h5ad(name: str, change: Callable[[AnnData], object]) -> Damage:
-    def damage(folder: Path) -> None:
-        counts = anndata.read_h5ad(folder / name)
-        changed = change(counts)
-        (changed if isinstance(changed, AnnData) else counts).write_h5ad(folder / name)
-
-    return damage
-
-
-def picture(name: str, change: Callable[[Image.Image], Image.Image], other: str | None = None) -> Damage:
-    """Change an image, and save it under another name where one is told."""
-
-    def damage(folder: Path) -> None:
-        with Image.open(folder / name) as opened:
-            changed = change(opened.convert("RGB"))
-        (folder / name).unlink()
-        changed.save(folder / (other or name))
-
-    return damage
-
-
-def pixels(name: str, change: Callable[[np.ndarray], np.ndarray], **options: Any) -> Damage:
-    """Change the pixels of a TIFF."""
-
-    def damage(folder: Path) -> None:
-        tifffile.imwrite(folder / name, change(tifffile.imread(folder / name)), metadata=None, **options)
-
-    return damage
-
-
-def claim_png(name: str, width: int, height: int) -> Damage:
-    """Let a PNG's header claim a size, over pixels that are none."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    return write(name, b"\x89PNG\r\n\x1a\n" + parts)
-
-
-def claim_tiff(name: str, width: int, height: int) -> Damage:
-    """Let a TIFF's header claim a size: in strips or tiles as it was, of which there are no more."""
-
-    def damage(folder: Path) -> None:
-        with tifffile.TiffFile(folder / name, mode="r+b") as tif:
-            tags = tif.pages.first.tags
-            tags["ImageWidth"].overwrite(width)
-            tags["ImageLength"].overwrite(height)
-
-    return damage
-
-
-def damaged_gzip(name: str) -> Damage:
-    """Flip bytes amid a gzipped file."""
-
-    def damage(folder: Path) -> None:
-        path = folder / name
-        whole = bytearray(gzip.compress(path.read_bytes()) if not name.endswith(".gz") else path.read_bytes())
-        middle = len(whole) // 2
-        whole[middle : middle + 40] = bytes(255 - byte for byte in whole[middle : middle + 40])
-        path.write_bytes(bytes(whole))
-
-    return damage
-
-
-def cut_gzip(name: str) -> Damage:
-    def damage(folder: Path) -> None:
-        whole = gzip.compress((folder / name).read_bytes())
-        (folder / name).write_bytes(whole[: len(whole) // 2])
-
-    return damage
-
-
-def elements(**changes: Any) -> Damage:
-    """Write the store anew, of elements that contradict one another."""
-
-    def damage(folder: Path) -> None:
-        shutil.rmtree(folder / "slide.zarr")
-        store_elements(CROP[0], **changes).write(folder / "slide.zarr")
-
-    return damage
-
-
-def no_folder(name: str) -> Damage:
-    return lambda folder: shutil.rmtree(folder / name)
-
-
-def radius(value: float) -> Damage:
-    def damage(folder: Path) -> None:
-        path = next((folder / "slide.zarr/shapes/places").glob("*.parquet"))
-        shapes = pd.read_parquet(path)
-        shapes.assign(radius=value).to_parquet(path)
-
-    return damage
-
-
-def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
-    """Refuse to open a file, as the system does to all but root."""
-    import builtins
-    import io
-
-    def refuse(original: Callable[..., Any]) -> Callable[..., Any]:
-        def opened(file: Any, *args: Any, **options: Any) -> Any:
-            if isinstance(file, str | Path) and Path(file).absolute() == denied.absolute():
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
-            return original(file, *args, **options)
-
-        return opened
-
-    for module in (builtins, io):
-        monkeypatch.setattr(module, "open", refuse(open))
-
-    made = h5py.File.__init__
-    monkeypatch.setattr(
-        h5py.File, "__init__", lambda self, name, *a, **o: refuse(lambda n: made(self, n, *a, **o))(name)
     )
