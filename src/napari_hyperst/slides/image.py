@@ -17,7 +17,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import tifffile
 import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,6 +32,8 @@ MAX_DECODED_PX = 1_000_000_000
 #: An image in tiles but without levels is read from its file up to this many px a side; else a pyramid is cached.
 _WITHOUT_LEVELS_PX = 4096
 CACHE_VARIABLE = "NAPARI_HYPERST_CACHE"
+#: Attribute of an image element that names the file it was read from; it is not written to stores.
+FILE_KEY = "hyperst_file"
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,12 @@ def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
         and scan.in_parts
         and (len(scan.levels) > 1 or max(scan.levels[0].shape[1:]) <= _WITHOUT_LEVELS_PX)
     ):
-        return _element(_with_coarser(scan.levels), transformations)
+        return _element(_with_coarser(scan.levels), transformations, path)
     store = cache_folder() / f"{_content_hash(path)}.zarr"
     if not (store / "zarr.json").exists():
         _write_pyramid(_decode(path) if scan is None else _whole(scan, path), store, path)
     element: xr.DataTree = read_zarr(store).images["image"]
+    element.attrs[FILE_KEY] = str(path)
     set_transformation(element, transformations, set_all=True)
     return element
 
@@ -186,7 +188,7 @@ def _with_coarser(levels: tuple[da.Array, ...]) -> tuple[da.Array, ...]:
     return tuple(made)
 
 
-def _element(levels: tuple[da.Array, ...], transformations: dict[str, Any]) -> xr.DataTree:
+def _element(levels: tuple[da.Array, ...], transformations: dict[str, Any], path: Path) -> xr.DataTree:
     """Lay levels out as a SpatialData image, whose coarser levels carry coordinates in px of the finest."""
     from spatialdata.transformations import set_transformation
 
@@ -198,6 +200,7 @@ def _element(levels: tuple[da.Array, ...], transformations: dict[str, Any]) -> x
         array = xr.DataArray(level, dims=("c", "y", "x"), coords={"c": colours, "y": y, "x": x})
         scales[f"scale{i}"] = xr.Dataset({"image": array})
     element = xr.DataTree.from_dict(scales)
+    element.attrs[FILE_KEY] = str(path)
     set_transformation(element, transformations, set_all=True)
     Image2DModel().validate(element)
     return element
@@ -306,7 +309,7 @@ def _write_pyramid(pixels: da.Array, store: Path, source: Path) -> None:
         SpatialData(images={"image": element}).write(staged / "image.zarr")
         if not store.exists():
             (staged / "image.zarr").rename(store)
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
+    except Exception as error:  # the codecs raise what they like on broken files
         raise SlideError(f"could not be decoded ({error})", where=source, do="check the file and disk space") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)

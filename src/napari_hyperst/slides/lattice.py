@@ -38,6 +38,8 @@ _PLANE_STEPS: dict[LatticeKind, NDArray[np.float64]] = {
 _NEAR = 1.25
 #: A step ends at most this far, in pitches, from where the lattice has a place.
 _OFF = 0.3
+#: A spot as many pitches from where its array coordinates have it has a mistaken position.
+_MISPLACED = 1.0
 #: There is no lattice where fewer steps fit it than this share of those that are about one pitch long.
 _LEAST_FITTING = 0.6
 #: Directions less regular than this (1 is ideal, 0 random) are of no lattice, nor those as regular as a few steps are
@@ -112,11 +114,32 @@ def lay_hexagonal(
     return array[:, ::-1] * (step_x, step_y), array
 
 
+def is_mirrored(centres_px: NDArray[np.float64], array: NDArray[np.intp]) -> bool:
+    """Tell whether columns and rows, which run right and down however turned, lie as in a mirror.
+
+    Parameters
+    ----------
+    centres_px
+        (n, 2) centres, (x, y) in level-0 px.
+    array
+        (n, 2) row and column of each spot.
+
+    Returns
+    -------
+    bool
+        False too where the spots are too few, or all in one line, to tell.
+    """
+    design = np.column_stack([array[:, ::-1], np.ones(len(array))])
+    steps, _, rank, _ = np.linalg.lstsq(design, centres_px, rcond=None)
+    return bool(rank == 3 and np.linalg.det(steps[:2]) < 0)
+
+
 def lattice_from_array(centres_px: NDArray[np.float64], array: NDArray[np.intp], reach: int = 1) -> Lattice:
     """Find the lattice from array coordinates.
 
     The pitch comes from a least-squares fit of pixel to array coordinates: the medians of nearest-neighbour
-    distances that come to mind first are 7 % off on some real sections.
+    distances that come to mind first are 7 % off on some real sections. Spots a pitch or more from where the others
+    have them, as single ones of mistaken positions are, are left out of a second fit.
 
     Parameters
     ----------
@@ -139,12 +162,21 @@ def lattice_from_array(centres_px: NDArray[np.float64], array: NDArray[np.intp],
     if np.linalg.matrix_rank(design - design.mean(axis=0)) < 2:
         return _no_lattice(len(array))
     fit, *_ = np.linalg.lstsq(design, centres_px, rcond=None)
-    numbering = _numbering(array, fit[:2])
-    steps = np.array(_PITCH_STEPS[numbering], dtype=float) @ fit[:2]
-    pitch_px = float(np.sqrt((steps**2).sum(axis=1).mean()))
+    numbering, pitch_px = _pitch(array, fit[:2])
+    placed = np.linalg.norm(design @ fit - centres_px, axis=1) < _MISPLACED * pitch_px
+    if not placed.all() and 2 * placed.sum() > len(placed) and np.linalg.matrix_rank(design[placed]) == 3:
+        fit, *_ = np.linalg.lstsq(design[placed], centres_px[placed], rcond=None)
+        numbering, pitch_px = _pitch(array, fit[:2])
     around = _PITCH_STEPS[numbering] + _CORNER_STEPS[numbering]
     ring = np.column_stack([_at(array, array + reach * np.array(step)) for step in around])
     return Lattice("hex" if numbering == "hex" else "square", pitch_px, ring)
+
+
+def _pitch(array: NDArray[np.intp], steps: NDArray[np.float64]) -> tuple[_Numbering, float]:
+    """Tell how (n, 2) array coordinates number the places, and the pitch, of (2, 2) px a row and a column."""
+    numbering = _numbering(array, steps)
+    of_a_pitch = np.array(_PITCH_STEPS[numbering], dtype=float) @ steps
+    return numbering, float(np.sqrt((of_a_pitch**2).sum(axis=1).mean()))
 
 
 def lattice_from_centres(centres_px: NDArray[np.float64]) -> Lattice:

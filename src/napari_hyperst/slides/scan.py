@@ -169,11 +169,13 @@ def _open_tiff(path: Path) -> Scan | None:
         jpeg = page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG)  # decoded to RGB from any colour space
         if not jpeg and page.photometric not in (PHOTOMETRIC.RGB, PHOTOMETRIC.MINISBLACK):
             return None
+        _check_whole(page)
         if not page.is_tiled:
             whole = da.from_delayed(delayed(series.asarray)(), shape=series.shape, dtype=series.dtype)
             return Scan((_planes(whole, series.axes, path),), in_parts=False)
         levels = []
         for i, level in enumerate(series.levels):
+            _check_whole(level.keyframe)
             pixels = zarr.open_array(series.aszarr(level=i), mode="r")
             levels.append(_planes(_chunked(pixels, level.axes), level.axes, path))
     except SlideError:
@@ -181,6 +183,13 @@ def _open_tiff(path: Path) -> Scan | None:
     except Exception as error:  # tifffile and its codecs raise what they like on broken files
         raise _broken(path, error) from error
     return Scan(_of_one_shape(levels))
+
+
+def _check_whole(page: Any) -> None:
+    """Refuse a picture that claims more than the file has tiles or strips for: what is not there reads as black."""
+    claimed, there = math.prod(page.chunked), len(page.dataoffsets)
+    if there < claimed:
+        raise ValueError(f"{page.imagewidth} x {page.imagelength} px take {claimed:,} parts, of which it has {there:,}")
 
 
 def _main_series(tif: TiffFile) -> TiffPageSeries:

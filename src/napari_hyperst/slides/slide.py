@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, ScaleError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.genes import GeneColumns
-from napari_hyperst.slides.image import Pyramid
+from napari_hyperst.slides.image import FILE_KEY, Pyramid
 from napari_hyperst.slides.lattice import Lattice, LatticeKind, lattice_from_array, lattice_from_centres
 
 if TYPE_CHECKING:
@@ -208,7 +209,9 @@ def build_slide(source: Source, mpp: float | None = None, ref: SlideRef | None =
     image = sdata.images[source.image]
     shapes: GeoDataFrame = sdata.shapes[source.spots]
     system, to_pixels = _spots_to_pixels(image, shapes, where)
-    pyramid = Pyramid.from_element(image, f"{where} ({source.image})" if where.suffix == ".zarr" else str(where))
+    named = f"{where} ({source.image})" if where.suffix == ".zarr" else str(where)
+    pyramid = Pyramid.from_element(image, image.attrs.get(FILE_KEY, named))
+    _check_named_once(source, shapes)
     xy = np.column_stack([shapes.geometry.centroid.x, shapes.geometry.centroid.y]).astype(float)
     if not np.isfinite(xy).all():
         raise SlideError(
@@ -249,6 +252,19 @@ def _spots_to_pixels(image: object, shapes: GeoDataFrame, where: Path) -> tuple[
     axes = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
     affine = np.linalg.inv(of_image[shared[0]].to_affine_matrix(**axes)) @ of_spots[shared[0]].to_affine_matrix(**axes)
     return shared[0], affine
+
+
+def _check_named_once(source: Source, shapes: GeoDataFrame) -> None:
+    """Refuse spots, or rows of the table, that cannot be told apart."""
+    named = [shapes.index]
+    if source.table is not None:
+        rows = _table_instances(source.sdata.tables[source.table], source.spots)
+        named.append(pd.Index([instance for instance in rows if instance is not None], dtype=object))
+    for index, what in zip(named, ("spot", "row of the table for spot"), strict=False):
+        if index.has_duplicates:
+            raise SlideError(
+                f"the {what} {index[index.duplicated()][0]} is there twice", where=source.path, do="keep one a spot"
+            )
 
 
 def _check_centres(centres: NDArray[np.float64], shape_px: tuple[int, int], where: Path) -> None:

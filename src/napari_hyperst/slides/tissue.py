@@ -15,7 +15,7 @@ from skimage.filters import threshold_otsu
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.slides.formats import TIFF_SUFFIXES
-from napari_hyperst.slides.image import Pyramid, cache_folder
+from napari_hyperst.slides.image import MAX_DECODED_PX, Pyramid, cache_folder
 
 #: Side of a px of the mask in µm, where the H&E is fine enough.
 MASK_UM = 8.0
@@ -133,7 +133,7 @@ def read_mask(path: Path, shape_px: tuple[int, int]) -> Tissue:
         If the file is no picture, is black, or has another shape than the H&E.
     """
     try:
-        pixels = tifffile.imread(path) if path.suffix.lower() in TIFF_SUFFIXES else _grey(path)
+        pixels = _plane(path) if path.suffix.lower() in TIFF_SUFFIXES else _grey(path)
     except Exception as error:  # Pillow, tifffile and their codecs raise what they like
         raise SlideError(
             f"is no mask that can be read ({error})", where=path, do="give a picture, black where there is no tissue"
@@ -179,7 +179,19 @@ def keep_mask(mask: NDArray[np.generic], folder: Path | None = None) -> Path:
 
 def _grey(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as picture:
+        _check_size(picture.width * picture.height)
         return np.asarray(picture.convert("L") if picture.mode != "I;16" else picture)
+
+
+def _plane(path: Path) -> NDArray[np.generic]:
+    with tifffile.TiffFile(path) as tif:
+        _check_size(tif.series[0].size)
+        return tif.asarray()
+
+
+def _check_size(px: int) -> None:
+    if px > MAX_DECODED_PX:
+        raise ValueError(f"it claims {px:,} px, over the {MAX_DECODED_PX:,} that are decoded whole")
 
 
 def _threshold(saturation: NDArray[np.floating]) -> float:

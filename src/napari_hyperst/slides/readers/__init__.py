@@ -120,8 +120,10 @@ def _look_into(path: Path) -> None:
     try:
         if path.is_dir():
             next(path.iterdir(), None)
-        else:
+        elif path.is_file():
             path.open("rb").close()
+        else:  # a pipe or a device, which may be waited for without end
+            raise SlideError("is neither a file nor a folder", where=path, do="check the path")
     except OSError as error:
         raise SlideError(f"cannot be read ({error.strerror})", where=path, do="check its rights") from error
 

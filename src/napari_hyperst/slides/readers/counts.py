@@ -25,6 +25,11 @@ _GENES = "Gene Expression"
 _GZIP_SIGNATURE = b"\x1f\x8b"
 #: Rows of a table of text that are in memory at a time before they are made sparse.
 _ROWS_AT_A_TIME = 256
+#: Deflate, which h5 files are packed with, packs at most so many bytes into one.
+_MOST_DEFLATED = 1032
+#: An entry of an mtx file takes at least so many bytes: three numbers, each with what ends it.
+_LEAST_ENTRY = 6
+_LONGEST_LINE, _BYTES_AT_A_TIME = 10_000, 2**20
 Names = NDArray[np.object_]
 _COPY = "copy it again from Space Ranger's folder"
 
@@ -76,7 +81,7 @@ def read_matrix(path: Path) -> AnnData:
         counts = _read_h5(path) if path.suffix == ".h5" else _read_mtx(path)
     except SlideError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except Exception as error:  # h5py, gzip, scipy and pandas raise errors of many kinds on broken files
         what = "whole h5 file" if path.suffix == ".h5" else "folder with a whole matrix"
         raise SlideError(f"is no {what} ({error})", where=path, do=_COPY) from error
     if counts.obs_names.has_duplicates:
@@ -142,7 +147,7 @@ def read_count_table(path: Path, separator: str) -> AnnData:
             compression="gzip" if _is_gzipped(path) else None,
         ) as parts:
             read = [(part.index.astype(str), sparse.csr_matrix(part.to_numpy(np.float32))) for part in parts]
-    except (OSError, EOFError, ValueError, UnicodeDecodeError, csv.Error) as error:
+    except Exception as error:  # gzip, csv, pandas and NumPy raise errors of many kinds on broken files
         raise SlideError(f"cannot be read ({error})", where=path, do="give a table of spots x genes") from error
     index = pd.Index(np.concatenate([names.to_numpy(object) for names, _ in read]) if read else [])
     values = sparse.vstack([values for _, values in read], format="csr") if read else sparse.csr_matrix((0, 0))
@@ -170,9 +175,10 @@ def _read_h5(path: Path) -> AnnData:
         matrix, features = file["matrix"], file["matrix/features"]
         if "gene_name" in features:
             raise SlideError("counts probes, not genes", where=path, do="give filtered_feature_bc_matrix.h5")
-        genes, barcodes = (int(size) for size in matrix["shape"][:])
+        genes, barcodes = (int(size) for size in _checked(matrix["shape"])[:])
         # 10x writes genes x barcodes by column, which is barcodes x genes by row.
-        parts = (matrix["data"][:].astype(np.float32), matrix["indices"][:], matrix["indptr"][:])
+        data, indices, indptr = (_checked(matrix[name])[:] for name in ("data", "indices", "indptr"))
+        parts = (data.astype(np.float32), indices, indptr)
         values = sparse.csr_matrix(parts, shape=(barcodes, genes))
         values.check_format(full_check=True)
         names, ids = _strings(features["name"]), _strings(features["id"])
@@ -190,12 +196,21 @@ def _stored(counts: AnnData) -> NDArray[np.float32]:
     return values.data
 
 
+def _checked(dataset: h5py.Dataset) -> h5py.Dataset:
+    """Return a dataset, unless it claims more than what is stored of it can hold: reading it would fill the memory."""
+    if dataset.nbytes > _MOST_DEFLATED * dataset.id.get_storage_size():
+        raise ValueError(f"{dataset.name} claims {dataset.size:,} values that are not there")
+    return dataset
+
+
 def _strings(dataset: h5py.Dataset) -> Names:
-    return dataset.asstr()[:].astype(object)
+    return _checked(dataset).asstr()[:].astype(object)
 
 
 def _read_mtx(folder: Path) -> AnnData:
-    with _open_bytes(_one_of(folder, "matrix.mtx")) as file:
+    path = _one_of(folder, "matrix.mtx")
+    _check_mtx(path)
+    with _open_bytes(path) as file:
         values = sparse.coo_array(mmread(file, spmatrix=False)).T
     barcodes = _read_columns(_one_of(folder, "barcodes.tsv"))[0].to_numpy(object)
     features = _read_columns(_one_of(folder, "features.tsv", "genes.tsv"))
@@ -210,6 +225,22 @@ def _read_mtx(folder: Path) -> AnnData:
             do=_COPY,
         )
     return _table(sparse.csr_matrix(values.astype(np.float32)), barcodes, ids, names, kinds, folder)
+
+
+def _check_mtx(path: Path) -> None:
+    """Read through an mtx file that SciPy's reader would end the process over, or fill the memory with.
+
+    That knows no way out of a gzipped file that is cut off, and makes room for as many counts as the header claims.
+    """
+    with _open_bytes(path) as file:
+        line = file.readline(_LONGEST_LINE)
+        while line.startswith(b"%"):
+            line = file.readline(_LONGEST_LINE)
+        claimed, there = int(line.split()[2]), 0
+        while part := file.read(_BYTES_AT_A_TIME):
+            there += len(part)
+    if claimed * _LEAST_ENTRY > there + 1:  # the last line may end without a break
+        raise ValueError(f"{path.name} claims {claimed:,} counts that are not there")
 
 
 def _table(values: sparse.csr_matrix, barcodes: Names, ids: Names, names: Names, kinds: Names, where: Path) -> AnnData:

@@ -117,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
         said = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SlideError("is missing", where=path, do="add it from where the slide came from") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SlideError(f"cannot be read ({error})", where=path, do="copy it again") from error
     if not isinstance(said, dict):
         raise SlideError("is no JSON object", where=path, do="copy it again")

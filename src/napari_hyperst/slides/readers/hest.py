@@ -104,7 +104,7 @@ def _positive(metadata: dict[str, Any], key: str) -> float | None:
 
 def _picture(file: Path, folder: Path) -> Path:
     home, stem = (folder, Path(HEST_IMAGE).stem) if file.name == HEST_COUNTS else (folder / "wsis", file.stem)
-    found = sorted(p for p in home.glob("*") if p.stem == stem and p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in home.glob("*") if p.stem == stem and p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
         raise SlideError(f"no {stem}.tif with the H&E", where=home, do="add it, or name the H&E (--image, or image=)")
     return found[0]
@@ -128,7 +128,10 @@ def _counts(file: Path) -> tuple[AnnData, NDArray[np.float64], NDArray[np.intp] 
     obs, var = read.obs.copy(), read.var.copy()
     assert isinstance(obs, pd.DataFrame)  # both are read whole, not lazily
     assert isinstance(var, pd.DataFrame)
-    centres = np.asarray(read.obsm["spatial"], dtype=float)
+    try:
+        centres = np.asarray(read.obsm["spatial"], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise SlideError('obsm["spatial"] holds no numbers', where=file, do="download it again") from error
     stored: Any = read.X
     values = sparse.csr_matrix(stored, dtype=np.float32)
     if "in_tissue" in obs:

@@ -17,6 +17,7 @@ from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.lattice import lattice_from_array
 from napari_hyperst.slides.readers.counts import read_count_table
 from napari_hyperst.slides.readers.files import element_name, image_file
+from napari_hyperst.slides.readers.positions import MOST_PLACES, warn_of_mirrored
 from napari_hyperst.slides.slide import Source
 
 #: Geometry of the legacy ST array. A dense array has one more spot amid each four: its nearest are 141 µm apart.
@@ -68,6 +69,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     element = element_name(folder.resolve().name if path.is_dir() and alone else name)
     centres = spots[["pixel_x", "pixel_y"]].to_numpy(float)
     array = spots[["y", "x"]].to_numpy(np.intp)
+    warn_of_mirrored(centres, array, spots_file)
     pitch_um = PITCH_UM if len(np.unique(array.sum(axis=1) % 2)) > 1 else DENSE_PITCH_UM
     lattice = lattice_from_array(centres, array)
     pitch_px = lattice.pitch_px if lattice.kind != "none" else 1.0
@@ -110,11 +112,15 @@ def _section(path: Path) -> tuple[str, Path]:
 def _counts_files(folder: Path, name: str, alone: bool) -> list[Path]:
     """Return the tables that may be a section's counts: the one named like it, or any where it is the only one."""
     spots = set(sections(folder).values())
-    tables = [p for p in sorted(folder.iterdir()) if p.name.endswith((".tsv", ".tsv.gz")) and p not in spots]
+    tables = [p for p in _tables(folder) if p not in spots]
     named = [p for p in tables if p.name.removesuffix(".gz") == f"{name}.tsv"]
     if named:
         return named
     return [p for p in tables if alone and _symbols(p) is None]
+
+
+def _tables(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.name.endswith((".tsv", ".tsv.gz")) and p.is_file()]
 
 
 def _images(folder: Path, name: str, alone: bool) -> list[Path]:
@@ -130,7 +136,7 @@ def _symbols(path: Path) -> pd.Series | None:
         if not set(_SYMBOL_COLUMNS) <= set(pd.read_csv(path, sep="\t", nrows=0).columns):
             return None
         table = pd.read_csv(path, sep="\t", usecols=list(_SYMBOL_COLUMNS), dtype=str)
-    except (OSError, EOFError, ValueError, UnicodeDecodeError):
+    except Exception:  # gzip and pandas raise errors of many kinds on broken files
         return None
     return table.drop_duplicates("gene_id").set_index("gene_id")["gene_name"]
 
@@ -139,8 +145,8 @@ def _name_symbols(counts: AnnData, folder: Path) -> None:
     """Keep the symbols of genes named by Ensembl ids, where a table in the folder gives them."""
     if not counts.var_names.str.startswith("ENS").any():
         return
-    for path in sorted(folder.iterdir()):
-        symbols = _symbols(path) if path.name.endswith((".tsv", ".tsv.gz")) else None
+    for path in _tables(folder):
+        symbols = _symbols(path)
         if symbols is not None:
             named = symbols.reindex(counts.var_names)
             counts.var["gene_name"] = named.fillna(counts.var_names.to_series()).to_numpy(object)
@@ -162,7 +168,7 @@ def _only(found: list[Path], folder: Path, pattern: str, what: str) -> Path:
 def _read_spots(path: Path) -> pd.DataFrame:
     try:
         spots = pd.read_csv(path, sep="\t")
-    except (OSError, EOFError, ValueError, UnicodeDecodeError) as error:
+    except Exception as error:  # gzip and pandas raise errors of many kinds on broken files
         raise SlideError(f"cannot be read ({error})", where=path, do="give a tab-separated table") from error
     missing = [column for column in _SPOT_COLUMNS if column not in spots.columns]
     if missing:
@@ -172,8 +178,9 @@ def _read_spots(path: Path) -> pd.DataFrame:
     if spots.empty:
         raise SlideError("no spot is selected", where=path, do="select the spots in tissue")
     numbers = spots[list(_SPOT_COLUMNS)].apply(pd.to_numeric, errors="coerce")
-    if not np.isfinite(numbers.to_numpy()).all():
-        bad = int((~np.isfinite(numbers.to_numpy())).any(axis=1).argmax())
+    bad_places = ~(np.abs(numbers.to_numpy(float)) < MOST_PLACES).all(axis=1)  # NaN is less than nothing
+    if bad_places.any():
+        bad = int(bad_places.argmax())
         raise SlideError(f"spot {bad + 1} of the table has no number for its place", where=path, do="mend that line")
     numbers["x"], numbers["y"] = numbers["x"].round().astype(int), numbers["y"].round().astype(int)
     numbers.index = pd.Index([f"{x}x{y}" for x, y in zip(numbers["x"], numbers["y"], strict=True)])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from napari_hyperst.errors import SlideError
+from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.slides.formats import POSITIONS, SCALES
+from napari_hyperst.slides.lattice import is_mirrored
 from napari_hyperst.slides.readers.files import read_json
 
 _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+#: Larger numbers are no scale factors, and no rows, columns or px.
+_MOST_FACTOR, MOST_PLACES = 1e9, 1e9
 
 
 def read_scalefactors(spatial: Path, keys: tuple[str, ...]) -> dict[str, float]:
@@ -26,9 +30,9 @@ def read_scalefactors(spatial: Path, keys: tuple[str, ...]) -> dict[str, float]:
     factors = read_json(path)
     for key in keys:
         value = factors.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MOST_FACTOR:
             raise SlideError(
-                f"{key} is {value!r}, no positive number", where=path, do="copy it again from Space Ranger"
+                f"{key} is {str(value)[:20]}, no positive number", where=path, do="copy it again from Space Ranger"
             )
     return factors
 
@@ -41,7 +45,7 @@ def find_positions(spatial: Path) -> Path:
     SlideError
         If there is none.
     """
-    path = next((spatial / name for name in POSITIONS if (spatial / name).exists()), None)
+    path = next((spatial / name for name in POSITIONS if (spatial / name).is_file()), None)
     if path is None:
         raise SlideError(f"no {' or '.join(POSITIONS)}", where=spatial, do="add it from Space Ranger")
     return path
@@ -79,7 +83,7 @@ def read_positions(path: Path, barcodes: pd.Index, matrix: str) -> pd.DataFrame:
             positions = pd.read_csv(path, header=0 if headed else None)
             positions = positions[_COLUMNS] if headed else positions.set_axis(_COLUMNS, axis="columns")
         positions = positions.set_index("barcode").apply(pd.to_numeric)
-    except (OSError, ValueError, KeyError, UnicodeDecodeError) as error:  # pyarrow's errors are of these kinds
+    except Exception as error:  # pandas and pyarrow raise errors of many kinds on broken files
         raise SlideError(
             f"is no table of positions ({error})", where=path, do="copy it again from Space Ranger"
         ) from error
@@ -106,6 +110,14 @@ def read_positions(path: Path, barcodes: pd.Index, matrix: str) -> pd.DataFrame:
         raise SlideError(
             f"barcode {mine.index[~finite][0]} has no number for its place", where=path, do="mend that line"
         )
+    numbered = mine[["array_row", "array_col"]].to_numpy(float)
+    whole = ((numbered == np.rint(numbered)) & (np.abs(numbered) < MOST_PLACES)).all(axis=1)
+    if not whole.all():
+        raise SlideError(
+            f"barcode {mine.index[~whole][0]} has no whole number for its row or column of the array",
+            where=path,
+            do="copy it again from Space Ranger",
+        )
     if not (mine["in_tissue"] == 1).any():
         raise SlideError("no spot is in tissue", where=path, do="check the in_tissue column")
     return mine
@@ -119,3 +131,24 @@ def centres_px(positions: pd.DataFrame) -> np.ndarray:
 def places(positions: pd.DataFrame) -> np.ndarray:
     """Return (n, 2) rows and columns of the array."""
     return positions[["array_row", "array_col"]].to_numpy(np.intp)
+
+
+def warn_of_mirrored(centres: np.ndarray, array: np.ndarray, where: Path) -> None:
+    """Tell that the array lies mirrored on the image, as it does where x and y of the positions are swapped.
+
+    Parameters
+    ----------
+    centres
+        (n, 2) centres, (x, y) in px.
+    array
+        (n, 2) row and column of each spot.
+    where
+        The table of positions, for the warning.
+    """
+    if is_mirrored(centres, array):
+        warnings.warn(
+            f"{where}: rows and columns of the array lie mirrored on the image: x and y may be swapped; check that the "
+            "spots lie on the tissue, and swap them if not",
+            HyperSTWarning,
+            stacklevel=6,
+        )

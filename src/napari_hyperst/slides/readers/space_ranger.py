@@ -24,6 +24,7 @@ from napari_hyperst.slides.readers.positions import (
     places,
     read_positions,
     read_scalefactors,
+    warn_of_mirrored,
 )
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Source
 
@@ -47,10 +48,12 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     counts = read_matrix(matrix)
     spatial = spatial_folder(folder)
     factors = read_scalefactors(spatial, _FACTORS)
-    positions = read_positions(find_positions(spatial), counts.obs_names, matrix.name)
+    table_of_positions = find_positions(spatial)
+    positions = read_positions(table_of_positions, counts.obs_names, matrix.name)
     in_tissue = (positions["in_tissue"] == 1).to_numpy()
     if not in_tissue.all():
         counts, positions = counts[in_tissue].copy(), positions[in_tissue]
+    warn_of_mirrored(centres_px(positions), places(positions), table_of_positions)
     name = element_name((path.parent if path.name == "outs" else path).resolve().name)
     run = Run(name, folder, (spatial,), factors)
     sdata = _build(run, counts, positions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import xarray as xr
 from anndata import AnnData
 from spatialdata import SpatialData, read_zarr
@@ -48,6 +49,8 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
             f"is no SpatialData store that can be read ({error})", where=path, do="write it again"
         ) from error
     table_name, spots = _choose_counts(sdata, path, table)
+    if table_name is not None:
+        _check_table(sdata.tables[table_name], f"{path} ({table_name})")
     if table_name is not None and not sdata.tables[table_name].var_names.is_unique:
         counts = sdata.tables[table_name]  # changed in memory, not in the store
         counts.var_names = unique_names(counts.var_names, path)
@@ -110,6 +113,14 @@ def _choose_counts(sdata: SpatialData, path: Path, named: str | None) -> tuple[s
     raise SlideError(
         f"{len(names)} tables could be the counts: {', '.join(names)}", where=path, do="name one (--table, or table=)"
     )
+
+
+def _check_table(table: AnnData, where: str) -> None:
+    """Refuse a table of which a part is gone: anndata opens it, and numbers the genes from 0."""
+    if table.X is None or 0 in table.shape:
+        raise SlideError("the table holds no counts", where=where, do="write the store again")
+    if table.var_names.equals(pd.RangeIndex(table.n_vars).astype(str)):
+        raise SlideError("the table has no names of genes", where=where, do="write the store again")
 
 
 def _regions(table: AnnData) -> list[str]:

@@ -92,7 +92,7 @@ def _slide(path: Path) -> tuple[str, Path, Path]:
 def _picture(slide: str, home: Path) -> Path:
     folders = [folder for folder in (home / "image", home) if folder.is_dir()]
     files = [path for folder in folders for path in sorted(folder.iterdir())]
-    found = [path for path in files if path.stem == slide and path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in files if path.stem == slide and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not found:
         raise SlideError(f"no image {slide}.png", where=folders[0], do="add it, or name the H&E (--image, or image=)")
     return found[0]
@@ -101,7 +101,7 @@ def _picture(slide: str, home: Path) -> Path:
 def _read_coordinates(path: Path) -> pd.DataFrame:
     try:
         spots = pd.read_csv(path, index_col=0)
-    except (OSError, EOFError, ValueError, UnicodeDecodeError) as error:
+    except Exception as error:  # gzip and pandas raise errors of many kinds on broken files
         raise SlideError(f"cannot be read ({error})", where=path, do="give a table of coordinates") from error
     missing = [column for column in _COLUMNS if column not in spots.columns]
     if missing:
