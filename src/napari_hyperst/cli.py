@@ -109,8 +109,9 @@ def convert(
     from napari_hyperst.jobs.foreground import convert_here
 
     started = time.perf_counter()
-    if mpp is not None and not 0 < mpp < float("inf"):
-        raise ConfigError(f"{mpp} is no scale in µm/px", where="--mpp", do="state a positive number")
+    for option, number in (("--mpp", mpp), ("--pitch", pitch), ("--spot", spot)):
+        if number is not None and not 0 < number < float("inf"):
+            raise ConfigError(f"{number} is no length in µm", where=option, do="state a positive number")
     ref = SlideRef(
         path=slide.expanduser().absolute(), mpp=mpp, image=image, table=table, pitch_um=pitch, spot_um=spot,
         tissue=None if tissue is None else tissue.expanduser().absolute(),

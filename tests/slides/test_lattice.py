@@ -185,10 +185,10 @@ def test_array_coordinates_may_be_negative_and_far_apart() -> None:
 SCALES = {
     # stated, by the lattice, by the image, settled before: what is used, what is told
     "all agree": ((0.5, 0.5, 0.51, False), 0.5, []),
-    "the lattice goes before the image": ((None, 0.5, 0.25, False), 0.5, ["0.25 µm/px by the image's own metadata"]),
+    "the lattice goes before the image": ((None, 0.5, 0.25, False), 0.5, ["0.25 µm/px by the slide's metadata"]),
     "the user goes before both": ((1.0, 0.5, 0.25, False), 1.0, ["0.5 µm/px by the spots' pitch", "0.25 µm/px"]),
     "the image alone": ((None, None, 0.25, False), 0.25, []),
-    "the user against the image": ((1.0, None, 0.25, False), 1.0, ["0.25 µm/px by the image's own metadata"]),
+    "the user against the image": ((1.0, None, 0.25, False), 1.0, ["0.25 µm/px by the slide's metadata"]),
     "what was settled stays": ((None, 0.5, 0.25, True), 0.25, ["0.5 µm/px by the spots' pitch of 200 px = 100 µm"]),
     "four per cent are borne": ((0.52, 0.5, 0.5, False), 0.52, []),
 }

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import painted
 import pytest
+import tifffile
 from painted import CRACK, HOLE, INK, MIDDLE, MPP, PIECE, SHAPE, SPECK, paint, true_tissue
 from PIL import Image
 
@@ -136,6 +137,16 @@ def test_a_mask_may_be_of_any_kind_of_picture(tmp_path: Path, mode: str) -> None
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (600, 800)).mask, bits)
     picture.save(tmp_path / "mask.tif")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif", (600, 800)).mask, bits)
+
+
+def test_transparency_and_ringing_are_no_tissue(tmp_path: Path) -> None:
+    bits = np.zeros((60, 80), dtype=bool)
+    bits[20:40, 10:50] = True
+    colours = np.dstack([np.repeat(bits[..., None] * np.uint8(255), 3, axis=2), np.full((60, 80), 255, np.uint8)])
+    tifffile.imwrite(tmp_path / "mask.tif", colours, photometric="rgb", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif", (600, 800)).mask, bits)
+    Image.fromarray(bits.astype(np.uint8) * 255).save(tmp_path / "mask.jpg", quality=50)
+    assert (read_mask(tmp_path / "mask.jpg", (600, 800)).mask != bits).mean() < 0.005
 
 
 def test_a_mask_that_is_none_is_refused(tmp_path: Path) -> None:

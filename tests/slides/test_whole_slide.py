@@ -188,6 +188,11 @@ def test_a_scale_that_contradicts_the_files_is_told_and_taken(tif: Path) -> None
         assert open_slide(tif, 1.0).mpp == 1.0
 
 
+def test_another_image_beside_a_bare_one_is_refused(tif: Path) -> None:
+    with pytest.raises(SlideError, match="is the H&E itself"):
+        open_slide(tif, image="other.tif")
+
+
 def test_slips_are_refused_with_what_to_do(tif: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     glass = painted.write_tif(tmp_path / "glass.tif", np.full((600, 600, 3), 240, np.uint8))
     with pytest.raises(SlideError, match=r"glass\.tif: no tissue was found; give a mask of it \(--tissue"):
@@ -298,7 +303,7 @@ def test_a_store_of_a_bare_slide_can_be_laid_anew(slide: Slide, tmp_path: Path, 
     coarse = open_slide(store, pitch_um=200)
     assert coarse.fingerprint == lay_again(slide, pitch_um=200).fingerprint
     assert open_slide(coarse.ref.path, **coarse.ref.options).fingerprint == coarse.fingerprint
-    with pytest.raises(StoreError, match="is there already"):  # its spots are others
+    with pytest.raises(StoreError, match="holds other spots"):
         export(predict(coarse, tiny_checkpoint), store)
     right = np.zeros((30, 40))
     right[:, 20:] = 1

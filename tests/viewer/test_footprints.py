@@ -12,12 +12,11 @@ import pytest
 from anndata import AnnData
 from spatialdata.transformations import Affine, set_transformation
 
-from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.lattice import Lattice
 from napari_hyperst.viewer.contract import ours
-from napari_hyperst.viewer.footprints import footprint_layer, tiles_of
+from napari_hyperst.viewer.footprints import footprint_layer, sides_um
 from napari_hyperst.viewer.session import Session, session_of
 
 Make = Callable[..., Any]
@@ -107,18 +106,14 @@ def test_they_are_those_of_the_model_that_predicted(session: Session, tiny_secti
     entry = session.add(open_slide(tiny_section))
     session.show_footprints(True)
     table = tiny_table.copy()
-    card = Card.model_validate_json(table.uns["hyperst"]["card"])
-    table.uns["hyperst"]["card"] = card.model_copy(
-        update={"tiles": TileSpec(spot_um=90, niche_um=300)}
-    ).model_dump_json()
+    table.uns["hyperst"] |= {"spot_um": 90.0, "niche_um": 300.0}
     session.set_prediction(entry.key, table, "hyperst")
-    assert tiles_of(entry) == TileSpec(spot_um=90, niche_um=300)
     layer = footprint_layer(session.viewer, entry.key)
     assert layer is not None
     assert ours(layer)["sides_um"] == {"spot": 90.0, "niche": 300.0}
     assert session.layer_of(entry, "predicted").visible  # type: ignore[union-attr]
-    table.uns["hyperst"]["card"] = "of another version"
-    assert tiles_of(entry) == TileSpec()
+    table.uns["hyperst"]["niche_um"] = "of another version"
+    assert sides_um(entry)["spot"] == TileSpec().spot_um
 
 
 def test_without_a_lattice_there_is_no_niche_to_outline(session: Session, tiny_section: Path) -> None:

@@ -20,6 +20,7 @@ from napari_hyperst.slides.export import prediction_table
 from napari_hyperst.slides.readers.whole_slide import lay_again
 from napari_hyperst.viewer import session_of, tissue
 from napari_hyperst.viewer.contract import OURS
+from napari_hyperst.viewer.footprints import footprint_layer
 from napari_hyperst.viewer.session import Session
 
 Make = Callable[..., Any]
@@ -42,6 +43,20 @@ def layers(session: Session, slide: Slide) -> tuple[Any, Any, Any]:
     session.add(slide)
     image, mask, spots = session.viewer.layers
     return image, mask, spots
+
+
+def test_outlines_of_tiles_follow_the_spots(session: Session, layers: Any) -> None:
+    entry = session.active
+    assert entry is not None
+    session.show_footprints(True)
+    session.lay(entry.slide.source.pitch_um / 2)
+    outlines = footprint_layer(session.viewer, entry.key)
+    assert outlines is not None
+    assert len(outlines.data) == 2 * 4 * len(entry.slide.spots)
+    erase_left(layers[1])
+    outlines = footprint_layer(session.viewer, entry.key)
+    assert outlines is not None
+    assert len(outlines.data) == 2 * 4 * len(entry.slide.spots)
 
 
 def erase_left(mask: Any) -> None:

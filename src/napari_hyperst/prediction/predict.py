@@ -79,6 +79,13 @@ def predict(
         checkpoint = load_checkpoint(checkpoint)
     spec, model = tile_sizes(slide, checkpoint.card), checkpoint.model
     _warn_of_scale(slide, checkpoint)
+    if slide.source.laid and spec.niche_um == "ring":
+        warnings.warn(
+            f"{slide.path}: {checkpoint.card.name} does not tell how large the niches were that it was trained on; "
+            f"those of Visium are taken, {niche_um(slide, spec):g} µm",
+            HyperSTWarning,
+            stacklevel=2,
+        )
     spots = spots_with_tiles(slide, spec)
     if len(spots) < len(slide.spots):
         warnings.warn(

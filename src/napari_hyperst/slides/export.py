@@ -119,6 +119,8 @@ def check_target(slide: Slide, path: str | Path, table: str | None = None) -> No
     name = table or table_name(slide)
     _check_name(sdata, name, path)
     own = sdata.path is not None and Path(sdata.path).resolve() == path.resolve()
+    if path.exists() and not own and slide.source.laid and slide.path.resolve() == path.resolve():
+        raise StoreError("holds other spots than were laid now", where=path, do="name a new store for these")
     if path.exists() and not own:
         raise StoreError("is there already", where=path, do="name a new store, or the one the slide was opened from")
     if not path.absolute().parent.is_dir():

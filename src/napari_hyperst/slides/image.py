@@ -31,6 +31,8 @@ from napari_hyperst.slides.scan import CHUNK_PX, Scan, open_scan
 MAX_DECODED_PX = 1_000_000_000
 #: An image in tiles but without levels is read from its file up to this many px a side; else a pyramid is cached.
 _WITHOUT_LEVELS_PX = 4096
+#: How white is told from a sample of an image of more than 8 bits: px a side, and in how many blocks.
+_SAMPLED_PX, _SAMPLED_BLOCKS = 2048, 8
 CACHE_VARIABLE = "NAPARI_HYPERST_CACHE"
 #: Attribute of an image element that names the file it was read from; it is not written to stores.
 FILE_KEY = "hyperst_file"
@@ -121,7 +123,9 @@ class Pyramid:
         dtype = self.levels[0].dtype
         if dtype == np.uint8:
             return 255.0
-        top = float(np.asarray(self.levels[-1]).max())
+        # By the finest level, which every copy has: coarser ones are means.
+        rows, columns = (spread(side, _SAMPLED_PX, _SAMPLED_BLOCKS) for side in self.shape_px)
+        top = max(float(np.asarray(self.levels[0][:, y, x]).max()) for y in rows for x in columns)
         if dtype.kind == "f":
             return 1.0 if top <= 1.0 else 255.0
         # Scanners store 8, 10, 12, 14 or 16 bits in 16.
@@ -176,6 +180,14 @@ def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
     element.attrs[FILE_KEY] = str(path)
     set_transformation(element, transformations, set_all=True)
     return element
+
+
+def spread(side: int, longest: int, blocks: int) -> list[slice]:
+    """Return all of a side of an image, or of one that is longer than ``longest`` as many px in even blocks."""
+    if side <= longest:
+        return [slice(0, side)]
+    width = longest // blocks
+    return [slice(start, start + width) for start in np.linspace(0, side - width, blocks).astype(int).tolist()]
 
 
 def _with_coarser(levels: tuple[da.Array, ...]) -> tuple[da.Array, ...]:

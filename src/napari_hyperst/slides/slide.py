@@ -321,7 +321,7 @@ def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
     pitch_um = source.pitch_um if source.pitch_um is not None else _known_pitch(lattice.kind)
     measured = None if pitch_um is None or lattice.kind == "none" else pitch_um / lattice.pitch_px
     by_lattice = "" if measured is None else f"the spots' pitch of {lattice.pitch_px:.4g} px = {pitch_um:g} µm"
-    recorded = (source.mpp, "what the store records" if source.settled else "the image's own metadata")
+    recorded = (source.mpp, "what the store records" if source.settled else "the slide's metadata")
     claims = [(stated, "what was stated"), (measured, by_lattice)]
     claims.insert(1 if source.settled or source.laid else 2, recorded)
     told = [(value, whose) for value, whose in claims if value is not None]

@@ -16,7 +16,7 @@ from PIL import Image
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides.chunks import ChunkCache, Pieces, Region
-from napari_hyperst.slides.image import Pyramid
+from napari_hyperst.slides.image import Pyramid, spread
 from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Slide
 from napari_hyperst.slides.stains import Macenko, StainMap, WhiteBalance
@@ -276,15 +276,5 @@ def _cut(cache: ChunkCache, spots: NDArray[np.intp], kind: _Kind, stains: StainM
 def _overview(image: Pyramid) -> NDArray[np.uint8]:
     """Return (n, 3) px of all of an image."""
     level = len(image.levels) - 1
-    rows, columns = (_spread(side) for side in image.levels[level].shape[1:])
+    rows, columns = (spread(side, _OVERVIEW_PX, _OVERVIEW_BLOCKS) for side in image.levels[level].shape[1:])
     return np.concatenate([image.read(level, y, x).reshape(-1, 3) for y in rows for x in columns])
-
-
-def _spread(side: int) -> list[slice]:
-    """Return all of a side, or blocks evenly spread over it."""
-    if side <= _OVERVIEW_PX:
-        return [slice(0, side)]
-    width = _OVERVIEW_PX // _OVERVIEW_BLOCKS
-    return [
-        slice(start, start + width) for start in np.linspace(0, side - width, _OVERVIEW_BLOCKS).astype(int).tolist()
-    ]

@@ -180,13 +180,15 @@ def keep_mask(mask: NDArray[np.generic], folder: Path | None = None) -> Path:
 def _grey(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as picture:
         _check_size(picture.width * picture.height)
-        return np.asarray(picture.convert("L") if picture.mode != "I;16" else picture)
+        grey = np.asarray(picture.convert("L") if picture.mode != "I;16" else picture)
+        return grey // 128 if picture.format == "JPEG" else grey  # whose black is not quite black beside white
 
 
 def _plane(path: Path) -> NDArray[np.generic]:
     with tifffile.TiffFile(path) as tif:
         _check_size(tif.series[0].size)
-        return tif.asarray()
+        pixels = tif.asarray()
+    return pixels[..., :-1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else pixels  # without alpha
 
 
 def _check_size(px: int) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from napari_hyperst.models.encoders import Encoder, weights_sha256
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.slides.image import cache_folder
+from napari_hyperst.slides.image import cache_folder, spread
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.tiles import niche_um, spots_with_tiles
 from napari_hyperst.training.encoding import Progress, check_size, encode_slide, state_shape
@@ -221,17 +221,8 @@ def slide_content(slide: Slide, spots: NDArray[np.intp]) -> str:
     levels = [level.shape[1:] for level in image.levels]
     digest = hashlib.sha256(json.dumps([levels, slide.mpp]).encode())
     digest.update(np.ascontiguousarray(slide.spots.centres_px[spots], "<f8"))
-    rows, columns = (_sample(side) for side in levels[-1])
+    rows, columns = (spread(side, _HASHED_PX, _HASHED_BLOCKS) for side in levels[-1])
     for y in rows:
         for x in columns:
             digest.update(np.ascontiguousarray(image.read(len(levels) - 1, y, x)))
     return digest.hexdigest()
-
-
-def _sample(side: int) -> list[slice]:
-    """Return all of a side of an image, or blocks evenly spread over it."""
-    if side <= _HASHED_PX:
-        return [slice(0, side)]
-    width = _HASHED_PX // _HASHED_BLOCKS
-    starts = np.linspace(0, side - width, _HASHED_BLOCKS).astype(int).tolist()
-    return [slice(start, start + width) for start in starts]

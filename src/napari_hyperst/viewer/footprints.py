@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.entry import Entry
@@ -32,22 +30,19 @@ _COLOURS = {"spot": "#ffd000", "niche": "#00b050"}
 _WIDTH = 0.05
 
 
-def tiles_of(entry: Entry) -> TileSpec:
-    """Return the tiles that a slide was predicted from, or, before that, those that models look at by default."""
-    if entry.table is not None:
-        try:
-            return Card.model_validate_json(entry.table.uns[OURS]["card"]).tiles
-        except (KeyError, TypeError, ValidationError):  # a table of another version
-            pass
-    return TileSpec()
-
-
 def sides_um(entry: Entry) -> dict[str, float]:
-    """Return the side of each kind of tile in µm; without a lattice there may be no niche."""
+    """Return the side of each kind of tile in µm; without a lattice there may be no niche.
+
+    They are those that the slide was predicted from or, before that, those that models look at by default.
+    """
     from napari_hyperst.errors import SlideError
     from napari_hyperst.slides.tiles import niche_um
 
-    spec = tiles_of(entry)
+    if entry.table is not None:
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # a table of another version
+            told = entry.table.uns[OURS]
+            return {"spot": float(told["spot_um"]), "niche": float(told["niche_um"])}
+    spec = TileSpec()
     sides = {"spot": float(spec.spot_um)}
     with contextlib.suppress(SlideError):  # a niche that goes by the lattice, and the spots lie on none
         sides["niche"] = float(niche_um(entry.slide, spec))

@@ -12,7 +12,7 @@ from napari_hyperst.errors import HyperSTError, ScaleError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
-from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints, sides_um
+from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.layers import (
     LayerData,
     add_map,
@@ -206,10 +206,7 @@ class Session:
         for also in ("measured", "predicted"):
             if entry.map(also) is not None and self.layer_of(entry, also) is None:
                 self._add(entry, entry.map(also), visible=False)  # type: ignore[arg-type]
-        outlined = footprint_layer(self.viewer, key)
-        if outlined is not None and ours(outlined)["sides_um"] != sides_um(entry):  # this model looks at other tiles
-            self.show_footprints(False)
-            self.show_footprints(True)
+        self.outline_anew(entry)  # this model may look at other tiles
         self.prediction_changed.emit()
         self.show(self.map, self.gene)
 
@@ -262,10 +259,15 @@ class Session:
         if layer is not None:
             self.viewer.layers.remove(layer)
             return
-        selected = self.viewer.layers.selection.active
-        add_footprints(self.viewer, entry, self._spots(entry))
-        self.viewer.layers.selection.active = selected  # whose value the status bar tells
+        self._outline(entry)
         self.slides_changed.emit()
+
+    def outline_anew(self, entry: Entry) -> None:
+        """Let the outlines of a slide's tiles, where they are shown, follow its spots and its prediction."""
+        layer = footprint_layer(self.viewer, entry.key)
+        if layer is not None:
+            self.viewer.layers.remove(layer)
+            self._outline(entry)
 
     def refresh(self, *_: object) -> None:
         """Colour what is visible anew, if the preferences ask for other colours."""
@@ -274,6 +276,11 @@ class Session:
                 self._recolour(entry, layer)
 
     # -- within
+
+    def _outline(self, entry: Entry) -> None:
+        selected = self.viewer.layers.selection.active
+        add_footprints(self.viewer, entry, self._spots(entry))
+        self.viewer.layers.selection.active = selected  # whose value the status bar tells
 
     def _opened(self, slide: Slide) -> None:
         try:

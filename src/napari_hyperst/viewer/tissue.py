@@ -78,6 +78,7 @@ def lay(session: Session, entry: Entry, pitch_um: float | None = None) -> bool:
     entry.mask_kept = entry.mask_kept and mask is None
     for layer in _layers(session, entry, "spots"):
         _move(layer, entry.slide)
+    session.outline_anew(entry)
     return True
 
 

@@ -101,6 +101,8 @@ def open_slide(
         raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
     if table is not None and found not in _WITH_TABLES:
         raise SlideError("has one table of counts, and none to choose", where=path, do="leave --table (table=) out")
+    if image is not None and found == "whole_slide":
+        raise SlideError("is the H&E itself", where=path, do="leave --image (image=) out")
     named = None if image is None else str(image)
     file = None if tissue is None else _mask_file(tissue)
     ref = SlideRef.model_construct(

@@ -22,6 +22,7 @@ from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.readers.elements import counted_spots
 from napari_hyperst.slides.readers.files import element_name, image_file, read_json
+from napari_hyperst.slides.scan import recorded_mpp
 from napari_hyperst.slides.slide import Source
 
 #: (pitch, diameter) in µm by technology, where the metadata leave them out.
@@ -54,13 +55,17 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     folder = file.parent if alone else file.parent.parent
     name = element_name(file.parent.resolve().name if alone else file.stem)
     metadata = _metadata(file.parent / HEST_METADATA if alone else folder / "metadata" / f"{file.stem}.json")
-    picture = image_file(image, folder) if image is not None else _picture(file, folder)
+    if image is not None:
+        picture = image_file(image, file.parent if (file.parent / image).is_file() else folder)
+    else:
+        picture = _picture(file, folder)
     counts, centres, array = _counts(file)
     technology = str(metadata.get("st_technology", "")).lower()
     pitch_um, spot_um = _GEOMETRY.get(technology, (None, None))
     pitch_um = _positive(metadata, "inter_spot_dist") or pitch_um
     spot_um = _positive(metadata, "spot_diameter") or spot_um
     mpp = _positive(metadata, "pixel_size_um_estimated") or _positive(metadata, "pixel_size_um_embedded")
+    mpp = mpp or recorded_mpp(picture)
     radius_px = spot_um / mpp / 2 if spot_um and mpp else 1.0
     systems = {name: Identity()}
     circles, annotating = counted_spots(

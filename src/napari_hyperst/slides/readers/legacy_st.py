@@ -18,6 +18,7 @@ from napari_hyperst.slides.lattice import lattice_from_array
 from napari_hyperst.slides.readers.counts import read_count_table
 from napari_hyperst.slides.readers.files import element_name, image_file
 from napari_hyperst.slides.readers.positions import MOST_PLACES, warn_of_mirrored
+from napari_hyperst.slides.scan import recorded_mpp
 from napari_hyperst.slides.slide import Source
 
 #: Geometry of the legacy ST array. A dense array has one more spot amid each four: its nearest are 141 µm apart.
@@ -84,7 +85,14 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         tables={"table": _table(counts, spots, element)},
     )
     return Source(
-        sdata, path, image=f"{element}_full_image", spots=element, table="table", pitch_um=pitch_um, spot_um=SPOT_UM
+        sdata,
+        path,
+        image=f"{element}_full_image",
+        spots=element,
+        table="table",
+        pitch_um=pitch_um,
+        spot_um=SPOT_UM,
+        mpp=recorded_mpp(picture),
     )
 
 
