@@ -109,9 +109,10 @@ def convert(
     from napari_hyperst.jobs.foreground import convert_here
 
     started = time.perf_counter()
-    for option, number in (("--mpp", mpp), ("--pitch", pitch), ("--spot", spot)):
+    lengths = (("--mpp", mpp, "scale in µm/px"), ("--pitch", pitch, "length in µm"), ("--spot", spot, "length in µm"))
+    for option, number, what in lengths:
         if number is not None and not 0 < number < float("inf"):
-            raise ConfigError(f"{number} is no length in µm", where=option, do="state a positive number")
+            raise ConfigError(f"{number} is no {what}", where=option, do="state a positive number")
     ref = SlideRef(
         path=slide.expanduser().absolute(), mpp=mpp, image=image, table=table, pitch_um=pitch, spot_um=spot,
         tissue=None if tissue is None else tissue.expanduser().absolute(),
