@@ -365,7 +365,7 @@ def count_detected(slides: Sequence[Slide], kept: Sequence[NDArray[np.intp]]) ->
 
 def _absent_genes(slides: Sequence[Slide], panel: GenePanel) -> Tensor | None:
     """Return (slides, G) which genes of the panel a slide lacks, with a warning; None where all have all."""
-    absent = np.stack([np.isnan(spot_counts(slide, panel.genes)).all(axis=0) for slide in slides])
+    absent = np.stack([~measured_genes(slide, panel.genes) for slide in slides])
     for slide, lacks in zip(slides, absent, strict=True):
         if lacks.any():
             names = ", ".join(np.array(panel.genes)[lacks][:5])

@@ -10,7 +10,6 @@ from napari_hyperst.files import hold_folder, recover, write_whole
 from napari_hyperst.nouns.events import EventLog, EventReader
 from napari_hyperst.nouns.tasks import TrainTask, read_task
 from napari_hyperst.nouns.training import TrainConfig
-from napari_hyperst.training.state import NUMBERS
 
 CONFIG, EVENTS, LAST, BEST = "config.json", "events.jsonl", "last", "best"
 
@@ -85,11 +84,6 @@ class RunFolder:
         self._log = EventLog(self.path / EVENTS)
         recover(self.path / LAST)
         recover(self.path / BEST)
-
-    @property
-    def has_state(self) -> bool:
-        """Whether there is a state to go on from."""
-        return (self.path / LAST / NUMBERS).is_file()
 
     def tell(self, kind: str, content: dict[str, Any]) -> None:
         """Append an event."""
