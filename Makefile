@@ -21,7 +21,7 @@ demo: install display  ## Open napari on the packaged slide, predicted; without 
 	.venv/bin/napari-hyperst demo
 
 test: install display  ## Run the tests
-	scripts/with-display $(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 scripts/with-display $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install  ## Check style, types, the direction of imports and the manifest
 	.venv/bin/ruff check
