@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_hyperst.errors import scrub
+
 #: The kinds that end a task.
 ENDINGS = ("done", "stopped", "error")
 #: All kinds.
@@ -56,7 +58,7 @@ class EventLog:
         if kind not in KINDS:
             raise ValueError(f"there is no event {kind!r}")
         event = Event(kind, time.time(), dict(content or {}))
-        line = json.dumps({"kind": kind, "time": event.time, **event.content}, default=str).encode() + b"\n"
+        line = scrub(json.dumps({"kind": kind, "time": event.time, **event.content}, default=str)).encode() + b"\n"
         with self.path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, 2)
