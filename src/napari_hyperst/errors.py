@@ -38,6 +38,11 @@ def plain(text: str) -> str:
     return _HIDDEN.sub("\ufffd", " ".join(scrub(text).split()))
 
 
+def unmarked(text: str) -> str:
+    """Return text that Qt takes for no HTML, as which a label or a tooltip shows whatever has a tag in it."""
+    return text.replace("<", "\u2039")
+
+
 class HyperSTError(Exception):
     """An error that a user can cause and mend.
 
