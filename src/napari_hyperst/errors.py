@@ -2,7 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+
+#: What is not shown: control characters and surrogates, and marks that turn the direction of text or have no width.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+#: Tokens of the Hugging Face hub; what follows a word that says so in a header or an address; passwords in addresses.
+_SECRETS = re.compile(
+    r"\bhf_(?:[A-Za-z0-9]{16,}|(?:oauth|jwt|user|org)_[\w.-]{8,})"
+    r"|(?i:(?<=bearer )|(?<=authorization: basic )|(?<=token=)|(?<=signature=)|(?<=credential=)|(?<=[?&]sig=))"
+    r"[^\s&\"',;)]+"
+    r"|(?<=://)[^\s/@]+(?=@)"
+)
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+#: A token is longer than this; what is shorter may be a word of the sentence.
+_SHORT = 8
+
+
+def scrub(text: str) -> str:
+    """Return text without tokens, passwords and signatures, which must not get into logs, events or cards."""
+    for name in _TOKEN_VARIABLES:
+        token = os.environ.get(name, "")
+        if len(token) >= _SHORT:
+            text = text.replace(token, "***")
+    return _SECRETS.sub("***", text)
+
+
+def plain(text: str) -> str:
+    """Return text in one line that a terminal or a label shows as it is, without tokens.
+
+    Control characters and marks that turn the direction of text, with which a name could look like another or move a
+    terminal's cursor, become ``U+FFFD``.
+    """
+    return _HIDDEN.sub("\ufffd", " ".join(scrub(text).split()))
+
+
+def unmarked(text: str) -> str:
+    """Return text that Qt takes for no HTML, as which a label or a tooltip shows whatever has a tag in it."""
+    return text.replace("<", "\u2039")
 
 
 class HyperSTError(Exception):
@@ -23,7 +61,7 @@ class HyperSTError(Exception):
         self.where = None if where is None else str(where)
         self.do = do
         line = what if self.where is None else f"{self.where}: {what}"
-        super().__init__(" ".join((line if do is None else f"{line}; {do}").split()))
+        super().__init__(plain(line if do is None else f"{line}; {do}"))
 
 
 class SlideError(HyperSTError):

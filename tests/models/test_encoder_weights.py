@@ -186,7 +186,7 @@ def local_vit(folder: Path, seed: int, name: str = "mine.pth") -> Path:
 
 
 def test_a_checkpoint_over_a_local_state_dict(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The card names architecture and file; elsewhere the file is found by its name, and proved by its hash."""
+    """Where the file is, the user says; or it is found by the card's name for it in a folder. Its hash proves it."""
     file = local_vit(tmp_path / "here", seed=0)
     config = HyperSTConfig(encoder=f"test_vit.r160_in1k@{file}", lora_blocks=1, dim=16)
     torch.manual_seed(1)
@@ -198,7 +198,8 @@ def test_a_checkpoint_over_a_local_state_dict(cache: Path, tmp_path: Path, monke
     save_checkpoint(tmp_path / "checkpoint", model, GenePanel(("A", "B", "C")), card)
     with torch.no_grad():
         wanted = model.encoder(tiles())
-        torch.testing.assert_close(load_checkpoint(tmp_path / "checkpoint").model.encoder(tiles()), wanted)
+        told = load_checkpoint(tmp_path / "checkpoint", encoder=config.encoder)
+        torch.testing.assert_close(told.model.encoder(tiles()), wanted)
         file.rename(tmp_path / "mine.pth")
         with pytest.raises(CheckpointError, match=f"mine.pth.*{FOLDER_VARIABLE}"):
             load_checkpoint(tmp_path / "checkpoint")

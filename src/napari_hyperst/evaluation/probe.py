@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from napari_hyperst.errors import ConfigError
 from napari_hyperst.models.checkpoint import Checkpoint
 from napari_hyperst.models.device import choose_device, choose_dtype
-from napari_hyperst.models.encoders import Encoder, encoder_spec
+from napari_hyperst.models.encoders import Encoder
 from napari_hyperst.models.ridge import fit_ridge
 from napari_hyperst.nouns.metrics import summarise
 from napari_hyperst.prediction import predict
@@ -60,7 +60,7 @@ def compare_with_ridge(
     """
     _check_sections(checkpoint, training, test)
     target = choose_device(device)
-    encoder = Encoder(encoder_spec(checkpoint.card.method.encoder)).eval().to(target)
+    encoder = Encoder(checkpoint.model.encoder.spec).eval().to(target)
     encoder.dtype = choose_dtype("auto", target)
 
     def read(slides: Sequence[Slide]) -> TrainingSet:

@@ -15,17 +15,19 @@ from functools import cached_property
 from pathlib import Path
 
 from platformdirs import user_state_path
-from pydantic import ValidationError
 
 from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.files import write_whole
 from napari_hyperst.nouns.events import Event, EventLog, EventReader
 from napari_hyperst.nouns.tasks import AnyTask, read_task
+from napari_hyperst.received import parse_json, read_received
 
 CONFIG, EVENTS, STATUS, REQUEST, LOG = "config.json", "events.jsonl", "status.json", "request.json", "log"
 JOBS_VARIABLE = "NAPARI_HYPERST_JOBS"
 #: Seconds between heartbeats, and after how many without one a job's process is taken for dead.
 BEAT_S, DEAD_S = 1.0, 15.0
+#: Settings, requests and heartbeats are read up to here; they take a few KiB.
+_MOST_BYTES = 4 * 2**20
 #: Days after which the folder of a prediction that nobody took away is deleted.
 _KEPT_DAYS = 7
 
@@ -91,8 +93,8 @@ class Job:
             If the folder is no job's.
         """
         try:
-            return read_task((self.folder / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ValidationError) as error:
+            return read_task(read_received(self.folder / CONFIG, _MOST_BYTES).decode("utf-8"))
+        except (OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError):
                 raise StoreError("is no job's folder", where=self.folder, do="check the path") from error
             raise StoreError(
@@ -120,7 +122,7 @@ class Job:
     def asked(self, request: str) -> bool:
         """Tell whether that is asked of it."""
         try:
-            return bool(json.loads((self.folder / REQUEST).read_text(encoding="utf-8"))["request"] == request)
+            return bool(parse_json(read_received(self.folder / REQUEST, _MOST_BYTES))["request"] == request)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -137,7 +139,7 @@ class Job:
     def status(self) -> Status | None:
         """Return what its process last said, or None if it never started. One that fell silent or is gone runs not."""
         try:
-            said = json.loads((self.folder / STATUS).read_text(encoding="utf-8"))
+            said = parse_json(read_received(self.folder / STATUS, _MOST_BYTES))
             beat = float(said["beat"])
             pid, silent = int(said["pid"]), time.time() - beat > DEAD_S
             host = str(said.get("host", ""))

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from napari_hyperst.errors import HyperSTError, HyperSTWarning, StoreError
+from napari_hyperst.errors import HyperSTError, HyperSTWarning, StoreError, plain, scrub
 from napari_hyperst.files import hold_folder
 from napari_hyperst.jobs.job import BEAT_S, LOG, Job
 from napari_hyperst.jobs.tasks import Stopped, perform
@@ -86,7 +86,7 @@ def run(job: Job, watch: Callable[[str, dict[str, Any]], None] | None = None, pe
         except HyperSTError as error:
             job.log.append("error", {"message": str(error), "expected": True})
         except BaseException as error:
-            traceback.print_exc()
+            print(scrub(traceback.format_exc()), end="", file=sys.stderr)
             job.log.append("error", {"message": _explain(error), "expected": False})
             if not isinstance(error, Exception):
                 raise
@@ -221,7 +221,7 @@ def _output_to(log: Path) -> Iterator[None]:
 def _explain(error: BaseException) -> str:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; close other programs, choose a smaller batch size, or use the CPU"
-    text = " ".join(str(error).split())
+    text = plain(str(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -27,6 +27,7 @@ from napari_hyperst.models.alignment import Alignment, cones
 from napari_hyperst.models.encoders import Encoder, encoder_spec
 from napari_hyperst.models.hyperst import ResidualMLP
 from napari_hyperst.models.method import Batch, Embeddings, Method
+from napari_hyperst.nouns.encoders import EncoderSpec
 from napari_hyperst.nouns.hierarchy import Embedding, Modality
 from napari_hyperst.nouns.methods import DELSTConfig
 
@@ -42,17 +43,23 @@ class DELST(Method):
         Its settings.
     genes
         Size G of the gene panel.
+    spec
+        The encoder, its weights on this disk; what ``config`` names if not told.
     """
 
     config: DELSTConfig
     alignment: Alignment
 
-    def __init__(self, config: DELSTConfig, genes: int) -> None:
+    def __init__(self, config: DELSTConfig, genes: int, spec: EncoderSpec | None = None) -> None:
         super().__init__()
         self.config = config
         d = config.dim
         self.encoder = Encoder(
-            encoder_spec(config.encoder), config.lora_blocks, config.lora_rank, config.lora_alpha, config.lora_dropout
+            spec or encoder_spec(config.encoder),
+            config.lora_blocks,
+            config.lora_rank,
+            config.lora_alpha,
+            config.lora_dropout,
         )
         self.image_norm = nn.LayerNorm(self.encoder.width)
         self.gene_encoder = ResidualMLP(genes, d, config.dropout)

@@ -64,7 +64,7 @@ def known_encoder(name: str) -> EncoderSpec:
     return _SPECS[name] if name in _SPECS else _timm_spec(name)
 
 
-def encoder_spec(name: str) -> EncoderSpec:
+def encoder_spec(name: str, asked: bool = True) -> EncoderSpec:
     """Return what is known of an encoder, with its weights on this disk.
 
     Parameters
@@ -72,6 +72,9 @@ def encoder_spec(name: str) -> EncoderSpec:
     name
         What ``known_encoder`` takes, or that with ``@`` and a file or folder of weights of the same architecture:
         ``uni@pytorch_model.bin``, ``vit_small_patch16_224@mine.safetensors``.
+    asked
+        Whether it is the user who named it. Of what a checkpoint's card names nothing is fetched, and of the file only
+        the last name counts, in the folder that ``NAPARI_HYPERST_ENCODERS`` names: a card is whoever sent it's.
 
     Raises
     ------
@@ -83,9 +86,9 @@ def encoder_spec(name: str) -> EncoderSpec:
     if not at:
         if spec.hub is None and base not in _SPECS:
             raise CheckpointError(f"timm has no weights of {base} on the hub", do=f"name a file of them: {base}@FILE")
-        return replace(spec, weights=find_weights(spec))
+        return replace(spec, weights=find_weights(spec, fetch=asked))
     licence = spec.licence if base in _SPECS else "that of the local weights"
-    return replace(spec, name=name, weights=find_local_weights(place), licence=licence, hub=None)
+    return replace(spec, name=name, weights=find_local_weights(place, anywhere=asked), licence=licence, hub=None)
 
 
 def _timm_spec(name: str) -> EncoderSpec:
@@ -146,6 +149,8 @@ def _no_transformer(spec: EncoderSpec) -> CheckpointError:
 
 class Encoder(nn.Module):
     """A vision transformer whose last blocks learn through LoRA and whose other weights never change.
+
+    Within ``torch.device("meta")`` it has shapes and no weights, and no file is read.
 
     Parameters
     ----------
@@ -292,7 +297,10 @@ def _class_token_only(block: Any, tokens: Tensor) -> Tensor:
 
 
 def _load(spec: EncoderSpec) -> Any:
-    vit = build(spec).to_empty(device="cpu")  # no random weights that would be overwritten at once
+    vit = build(spec)
+    if torch.get_default_device().type == "meta":
+        return vit.eval()
+    vit = vit.to_empty(device="cpu")  # no random weights that would be overwritten at once
     try:
         load_into(vit, read_state_dict(spec.weights))
     except (

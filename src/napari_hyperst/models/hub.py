@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from napari_hyperst.errors import CheckpointError
 from napari_hyperst.nouns.encoders import EncoderSpec, HubRepository
@@ -34,7 +34,7 @@ def encoders_folder() -> Path | None:
     return Path(named).expanduser() if named else None
 
 
-def find_weights(spec: EncoderSpec) -> Path:
+def find_weights(spec: EncoderSpec, fetch: bool = True) -> Path:
     """Return an encoder's weights on this disk, fetched from the hub where they are nowhere here.
 
     Looked for, in this order, are ``<name>.safetensors`` (or ``.bin``, ``.pth``, ``.pt``), ``<name>/<file>``,
@@ -45,6 +45,8 @@ def find_weights(spec: EncoderSpec) -> Path:
     ----------
     spec
         Which encoder.
+    fetch
+        Whether the hub may be asked.
 
     Raises
     ------
@@ -59,10 +61,13 @@ def find_weights(spec: EncoderSpec) -> Path:
         return spec.weights
     folder = encoders_folder()
     found = None if folder is None else _in_folder(folder, spec, spec.hub)
-    return found or _in_cache(None, spec, spec.hub) or _fetch(spec, spec.hub)
+    found = found or _in_cache(None, spec, spec.hub)
+    if found is None and not fetch:
+        raise _absent(spec, spec.hub)
+    return found or _fetch(spec, spec.hub)
 
 
-def find_local_weights(place: str) -> Path:
+def find_local_weights(place: str, anywhere: bool = True) -> Path:
     """Return the weights file that a user named.
 
     Parameters
@@ -71,15 +76,18 @@ def find_local_weights(place: str) -> Path:
         A file, or a folder with ``model.safetensors`` or ``pytorch_model.bin``. What is not there is looked for under
         its last name in the folder that ``NAPARI_HYPERST_ENCODERS`` names, so that a checkpoint trained on local
         weights can move to another machine.
+    anywhere
+        Whether ``place`` is to be believed; else only that folder is looked in, for the last name.
 
     Raises
     ------
     CheckpointError
         If there is no such file.
     """
-    path = Path(place).expanduser()
+    path = Path(place).expanduser() if anywhere else Path(PureWindowsPath(place).name or "unnamed")
     folder = encoders_folder()
-    for candidate in [path] if folder is None else [path, folder / path, folder / path.name]:
+    candidates = [path] if anywhere else []
+    for candidate in candidates if folder is None else [*candidates, folder / path, folder / path.name]:
         if candidate.is_file():
             return candidate.resolve()
         for name in _STANDARD_FILES:
@@ -141,6 +149,16 @@ def _fetch(spec: EncoderSpec, hub: HubRepository) -> Path:
             raise _unreachable(spec, hub, error) from error
     raise CheckpointError(
         f"has none of {', '.join(_files(spec))}", where=hub.page, do="fetch its weights by hand and name the file"
+    )
+
+
+def _absent(spec: EncoderSpec, hub: HubRepository) -> CheckpointError:
+    gate = "accept the terms on that page, run: hf auth login, and " if hub.gated else ""
+    return CheckpointError(
+        f"the weights of {spec.name} ({spec.licence}) are not on this disk, and are not fetched because a card names "
+        "them",
+        where=hub.page,
+        do=f"{gate}run: hf download {hub.name} {spec.weights.as_posix()} ({_offline(spec)})",
     )
 
 

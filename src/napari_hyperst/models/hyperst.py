@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from napari_hyperst.models.alignment import Alignment
 from napari_hyperst.models.encoders import Encoder, encoder_spec
 from napari_hyperst.models.method import Batch, Embeddings, Method
+from napari_hyperst.nouns.encoders import EncoderSpec
 from napari_hyperst.nouns.hierarchy import Embedding, Modality, modality
 from napari_hyperst.nouns.methods import HyperSTConfig, Scale
 
@@ -67,16 +68,22 @@ class HyperST(Method):
         Its settings.
     genes
         Size G of the gene panel.
+    spec
+        The encoder, its weights on this disk; what ``config`` names if not told.
     """
 
     config: HyperSTConfig
 
-    def __init__(self, config: HyperSTConfig, genes: int) -> None:
+    def __init__(self, config: HyperSTConfig, genes: int, spec: EncoderSpec | None = None) -> None:
         super().__init__()
         self.config = config
         d, drop = config.dim, config.dropout
         self.encoder = Encoder(
-            encoder_spec(config.encoder), config.lora_blocks, config.lora_rank, config.lora_alpha, config.lora_dropout
+            spec or encoder_spec(config.encoder),
+            config.lora_blocks,
+            config.lora_rank,
+            config.lora_alpha,
+            config.lora_dropout,
         )
         width = self.encoder.width
         aligned = config.alignment.embeddings

@@ -68,7 +68,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_packing(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except CheckpointError:
+        raise
     except UnpicklingError as error:
         raise CheckpointError(
             "is a broken pickle, or one with more than tensors in it, which could run code and so is not loaded",
@@ -84,7 +87,29 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise CheckpointError("holds no state dict", where=path, do="save the encoder's state dict")
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, path)
     return tensors
+
+
+def _check_packing(path: Path) -> None:
+    """Refuse an archive whose parts are packed, which PyTorch's own never are, and which may unpack to anything."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise CheckpointError("is packed, so it may be of any size", where=path, do="save it with torch.save")
+
+
+def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse a tensor that is larger than its data: a copy of it would fill the memory."""
+    if (
+        type(tensor) not in (Tensor, torch.nn.Parameter)
+        or tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+    ):
+        raise CheckpointError(f"{name} is no plain tensor", where=path, do="save a state dict of plain tensors")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{name} claims more than is stored of it", where=path, do="save contiguous tensors")
 
 
 def _holds(state: Any, key: str) -> bool:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
+from napari_hyperst.errors import plain
 from napari_hyperst.nouns.methods import MethodConfig
 from napari_hyperst.nouns.panel import LOG2_COUNT
 from napari_hyperst.nouns.tiles import TileSpec
+
+_MOST_SLIDES, _LONGEST = 100_000, 4096
+
+
+def _plain(value: Any) -> Any:
+    """Return plain data with ``plain`` for each text in it."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+#: What a card says in words is shown as it is, whatever is in it: without control characters, and without tokens.
+Words = Annotated[str, Field(max_length=_LONGEST), AfterValidator(plain)]
 
 
 class TrainingSlide(BaseModel):
@@ -30,8 +46,8 @@ class TrainingSlide(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    fingerprint: str
+    name: Words
+    fingerprint: Words
     spots: int
     mpp: float
     niche_um: PositiveFloat | None = None
@@ -72,20 +88,20 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Words
     schema_version: int = Field(default=1, ge=1, le=1)
     method: MethodConfig
-    encoder_sha256: str
+    encoder_sha256: Words
     tiles: TileSpec = TileSpec()
-    transform: str = LOG2_COUNT
-    panel_method: str = "listed"
-    panel_slides: tuple[str, ...] = ()
-    training_slides: tuple[TrainingSlide, ...] = ()
-    encoder_slides: tuple[TrainingSlide, ...] = ()
-    validation_slides: tuple[str, ...] = ()
-    training: dict[str, Any] = Field(default_factory=dict)
-    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
+    transform: Words = LOG2_COUNT
+    panel_method: Words = "listed"
+    panel_slides: tuple[Words, ...] = Field(default=(), max_length=_MOST_SLIDES)
+    training_slides: tuple[TrainingSlide, ...] = Field(default=(), max_length=_MOST_SLIDES)
+    encoder_slides: tuple[TrainingSlide, ...] = Field(default=(), max_length=_MOST_SLIDES)
+    validation_slides: tuple[Words, ...] = Field(default=(), max_length=_MOST_SLIDES)
+    training: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(default_factory=dict)
+    metrics: dict[Words, dict[Words, float]] = Field(default_factory=dict)
+    versions: dict[Words, Words] = Field(default_factory=dict)
 
     def has_seen(self, fingerprint: str) -> bool:
         """Return whether a slide with this hash of its spots was trained on, now or before by the encoder."""

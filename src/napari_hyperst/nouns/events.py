@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_hyperst.errors import scrub
+from napari_hyperst.received import open_received
+
 #: The kinds that end a task.
 ENDINGS = ("done", "stopped", "error")
+#: Bytes of a file of events that are read at once; the largest run tells some 100 MiB.
+_MOST_AT_ONCE = 512 * 2**20
 #: All kinds.
 KINDS = ("start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", *ENDINGS)
 
@@ -56,7 +61,7 @@ class EventLog:
         if kind not in KINDS:
             raise ValueError(f"there is no event {kind!r}")
         event = Event(kind, time.time(), dict(content or {}))
-        line = json.dumps({"kind": kind, "time": event.time, **event.content}, default=str).encode() + b"\n"
+        line = scrub(json.dumps({"kind": kind, "time": event.time, **event.content}, default=str)).encode() + b"\n"
         with self.path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, 2)
@@ -82,10 +87,10 @@ class EventReader:
     def new(self) -> list[Event]:
         """Return the events that were told since the last call; a line that is not whole yet is left for the next."""
         try:
-            with self.path.open("rb") as file:
+            with open_received(self.path, self.path.resolve().parent) as file:
                 file.seek(self._offset)
-                text = file.read()
-        except FileNotFoundError:
+                text = file.read(_MOST_AT_ONCE)
+        except (FileNotFoundError, ValueError):
             return []
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)

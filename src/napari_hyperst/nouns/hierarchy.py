@@ -14,6 +14,9 @@ Geometry = Literal["hyperbolic", "euclidean", "cosine"]
 CURVATURE_BOUNDS = (0.1, 10.0)
 MIN_TEMPERATURE = 0.01
 
+#: As many as there are ordered pairs of embeddings.
+_MOST_TERMS = 16
+
 EMBEDDINGS: tuple[Embedding, ...] = ("spot_image", "niche_image", "spot_gene", "niche_gene")
 
 
@@ -113,13 +116,16 @@ class AlignmentConfig(BaseModel):
     weight: NonNegativeFloat = 0.2
     entailment_weight: NonNegativeFloat = 0.4
     entailment_scale: PositiveFloat = 0.5
-    contrastive: tuple[tuple[Embedding, Embedding], ...] = (
-        ("spot_image", "spot_gene"),
-        ("spot_gene", "spot_image"),
-        ("niche_image", "spot_gene"),
-        ("niche_gene", "spot_image"),
+    contrastive: tuple[tuple[Embedding, Embedding], ...] = Field(
+        default=(
+            ("spot_image", "spot_gene"),
+            ("spot_gene", "spot_image"),
+            ("niche_image", "spot_gene"),
+            ("niche_gene", "spot_image"),
+        ),
+        max_length=_MOST_TERMS,
     )
-    relations: tuple[Relation, ...] = _hyperst_relations(cross=0.7, intra=1.2)
+    relations: tuple[Relation, ...] = Field(default=_hyperst_relations(cross=0.7, intra=1.2), max_length=_MOST_TERMS)
     geometry: Geometry = "hyperbolic"
     min_radius: PositiveFloat = 0.1
     curvature: PositiveFloat = 1.0

@@ -28,6 +28,8 @@ from napari_hyperst.nouns.hierarchy import (
 )
 
 Scale = Literal["spot", "niche"]
+#: Bounds within which a model can be built: settings come from cards too, which anybody may have written.
+MOST_DIM, MOST_LORA_RANK, MOST_BLOCKS, _LONGEST_NAME = 8192, 1024, 1000, 4096
 
 
 class EncoderConfig(BaseModel):
@@ -45,10 +47,10 @@ class EncoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    encoder: str = "dinov2-vits14"
-    lora_blocks: NonNegativeInt = 2
-    lora_rank: PositiveInt = 8
-    lora_alpha: PositiveInt = 16
+    encoder: str = Field(default="dinov2-vits14", max_length=_LONGEST_NAME)
+    lora_blocks: NonNegativeInt = Field(default=2, le=MOST_BLOCKS)
+    lora_rank: PositiveInt = Field(default=8, le=MOST_LORA_RANK)
+    lora_alpha: PositiveInt = Field(default=16, le=2**16)
     lora_dropout: NonNegativeFloat = Field(default=0.1, lt=1)
 
 
@@ -82,7 +84,7 @@ class HyperSTConfig(EncoderConfig):
     """
 
     kind: Literal["hyperst"] = Field(default="hyperst", validation_alias=AliasChoices("kind", "method"))
-    dim: PositiveInt = 128
+    dim: PositiveInt = Field(default=128, le=MOST_DIM)
     dropout: NonNegativeFloat = Field(default=0.1, lt=1)
     decoder_inputs: tuple[Scale, ...] = Field(default=("spot", "niche"), min_length=1, max_length=2)
     decoder_features: Literal["euclidean", "tangent"] = "euclidean"
@@ -141,7 +143,7 @@ class DELSTConfig(EncoderConfig):
     """
 
     kind: Literal["delst"] = "delst"
-    dim: PositiveInt = 512
+    dim: PositiveInt = Field(default=512, le=MOST_DIM)
     dropout: NonNegativeFloat = Field(default=0.1, lt=1)
     parent: Modality = "gene"
     cross_weight: NonNegativeFloat = 0.2

@@ -45,7 +45,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES, *TIFFSLIDE_SUFFIXES, 
 _LARGE_PX = 25_000_000
 _ZARR_ROOTS = ("zarr.json", ".zgroup")
 _ATTRIBUTES = ("zarr.json", ".zattrs")
-_MARK = "spatialdata_attrs"
+_MARK, _MOST_METADATA = b"spatialdata_attrs", 64 * 2**20
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -106,8 +106,14 @@ def is_large_picture(path: Path) -> bool:
 
 def _is_spatialdata(store: Path) -> bool:
     """Tell a SpatialData root from other Zarr groups, such as an OME-Zarr image with its labels."""
-    said = any(_MARK in (store / name).read_text(errors="replace") for name in _ATTRIBUTES if (store / name).is_file())
+    said = any(_says(store / name, _MARK) for name in _ATTRIBUTES if (store / name).is_file())
     return said or ((store / "images").is_dir() and any((store / kind).is_dir() for kind in ("shapes", "tables")))
+
+
+def _says(path: Path, word: bytes) -> bool:
+    """Tell whether a file has a word in it, of which as much is read as metadata may take."""
+    with path.open("rb") as file:
+        return word in file.read(_MOST_METADATA)
 
 
 def outs_folder(path: Path) -> Path:

@@ -10,8 +10,10 @@ from napari_hyperst.files import hold_folder, recover, write_whole
 from napari_hyperst.nouns.events import EventLog, EventReader
 from napari_hyperst.nouns.tasks import TrainTask, read_task
 from napari_hyperst.nouns.training import TrainConfig
+from napari_hyperst.received import read_received
 
 CONFIG, EVENTS, LAST, BEST = "config.json", "events.jsonl", "last", "best"
+_MOST_SETTINGS = 4 * 2**20
 
 
 def resumable(out: Path) -> TrainConfig:
@@ -96,7 +98,7 @@ class RunFolder:
 
 def _task(out: Path) -> TrainTask | None:
     try:
-        task = read_task((out / CONFIG).read_text(encoding="utf-8"))
+        task = read_task(read_received(out / CONFIG, _MOST_SETTINGS).decode("utf-8"))
     except (OSError, ValueError):
         return None
     return task if isinstance(task, TrainTask) else None

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from napari_hyperst.errors import StoreError
 from napari_hyperst.models.method import Method
+from napari_hyperst.models.tensor_file import read_header
+from napari_hyperst.received import open_received, parse_json, read_received
 
 TENSORS, NUMBERS = "state.safetensors", "state.json"
+_MOST_NUMBERS = 4 * 2**20
+#: Weights, their moving average, and the optimiser's two moments of them; a number a parameter for its steps.
+_COPIES = 4
 
 
 @dataclass
@@ -71,6 +78,9 @@ class Progress:
         return {name: total / self.counts[name] for name, total in self.sums.items()}
 
 
+_PROGRESS = TypeAdapter(Progress)
+
+
 def write_state(
     folder: Path, progress: Progress, model: Method, averaged: Method, optimiser: torch.optim.Optimizer
 ) -> None:
@@ -91,8 +101,8 @@ def read_state(folder: Path, model: Method, averaged: Method, optimiser: torch.o
         If the state is broken, or that of another run.
     """
     try:
-        progress = Progress(**json.loads((folder / NUMBERS).read_text(encoding="utf-8")))
-        tensors = load_file(folder / TENSORS)
+        progress = _PROGRESS.validate_json(_strict(read_received(folder / NUMBERS, _MOST_NUMBERS)), strict=True)
+        tensors = _tensors(folder / TENSORS, model, averaged)
         for kind, m in _both(model, averaged):
             with torch.no_grad():
                 for name, tensor in _learnt(m).items():
@@ -107,6 +117,27 @@ def read_state(folder: Path, model: Method, averaged: Method, optimiser: torch.o
             f"holds no state of this run ({type(error).__name__}: {error})", where=folder, do="train in a new folder"
         ) from error
     return progress
+
+
+def _strict(text: bytes) -> bytes:
+    """Return JSON that means the same to every parser."""
+    parse_json(text)
+    return text
+
+
+def _tensors(path: Path, model: Method, averaged: Method) -> dict[str, Tensor]:
+    """Read the tensors of a state, no more and no larger ones than those of the model."""
+    shapes = {f"{kind}/{name}": t.shape for kind, m in _both(model, averaged) for name, t in _learnt(m).items()}
+    sizes = {math.prod(shape) for shape in shapes.values()} | {1}
+    with open_received(path) as file:
+        found = read_header(file)
+        wrong = [name for name, shape in shapes.items() if name not in found or found[name].shape != tuple(shape)]
+        wrong += [name for name in found if name not in shapes and not name.startswith("optimiser/")]
+        wrong += [name for name, entry in found.items() if math.prod(entry.shape) not in sizes]
+        if wrong or len(found) > _COPIES * len(shapes):
+            raise ValueError(f"{len(wrong)} tensors are not those of this run, {', '.join(wrong[:1])[:100]} for one")
+        file.seek(0)
+        return load(file.read())
 
 
 def _both(model: Method, averaged: Method) -> tuple[tuple[str, Method], tuple[str, Method]]:

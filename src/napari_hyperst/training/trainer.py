@@ -302,7 +302,7 @@ class _Training:
     def _describe(self, run: Run) -> None:
         """Put the picture and the model card of a run that has come to its end beside its checkpoint."""
         by_gene: NDArray[Any] | None = None
-        best, kept = load_checkpoint(self.config.out / BEST), run.progress.kept_epoch
+        best, kept = load_checkpoint(self.config.out / BEST, self.config.method.encoder), run.progress.kept_epoch
         if run.validation is not None:
             model = best.model.to(self.processes.device)
             model.encoder.dtype = run.model.encoder.dtype
@@ -345,7 +345,7 @@ def _starting_point(config: TrainConfig, held_out: list[Slide]) -> Checkpoint | 
     """Return the checkpoint that the encoder starts from, if there is to be one."""
     if config.init_from is None:
         return None
-    start = load_checkpoint(config.init_from)
+    start = load_checkpoint(config.init_from, config.method.encoder)
     check_encoders(config.method, start.card.method)
     for slide in held_out:
         if start.card.has_seen(slide.fingerprint):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_hyperst.errors import HyperSTError, ScaleError
+from napari_hyperst.errors import HyperSTError, ScaleError, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
@@ -296,7 +296,7 @@ class Session:
         if isinstance(error, ScaleError) and len(self.scale_asked):
             self.scale_asked.emit(ref)
         else:
-            show_error(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error))
+            show_error(unmarked(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error)))
 
     def _count_opening(self, change: int) -> None:
         self._opening += change
@@ -489,4 +489,4 @@ def entry_of(key: str) -> Entry | None:
 def _warn(message: str) -> None:
     from napari.utils.notifications import show_warning
 
-    show_warning(message)
+    show_warning(unmarked(message))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
+from napari_hyperst.errors import unmarked
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.nouns.events import Event
 
@@ -55,6 +56,7 @@ class PredictPanel(QWidget):
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip("Stop within a second; what was there before stays")
         self.status = QElidingLabel()
+        self.status.setTextFormat(Qt.TextFormat.PlainText)
         self.status.setWordWrap(True)
         self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
         for widget in (self.bar, self.cancel, self.status):  # what comes and goes must not move the rest
@@ -119,7 +121,7 @@ class PredictPanel(QWidget):
     def say(self, message: str) -> None:
         """Show a line, cut short where it does not fit, whole in its tooltip."""
         self.status.setText(" ".join(message.split()))
-        self.status.setToolTip(message)
+        self.status.setToolTip(unmarked(message))
         self.status.setVisible(bool(message))
 
     def add_checkpoint(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_hyperst.errors import HyperSTError
+from napari_hyperst.errors import HyperSTError, unmarked
 from napari_hyperst.jobs.job import Job, jobs_folder
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import ExportTask, PredictTask, SlideRef
@@ -366,10 +366,10 @@ def _group(title: str, panel: QWidget) -> QGroupBox:
 def _show_error(message: str) -> None:
     from napari.utils.notifications import show_error
 
-    show_error(message)
+    show_error(unmarked(message))
 
 
 def _show_warning(message: str) -> None:
     from napari.utils.notifications import show_warning
 
-    show_warning(message)
+    show_warning(unmarked(message))

@@ -19,6 +19,7 @@ from scipy.io import mmread
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.slides.formats import MATRICES, matrices
+from napari_hyperst.slides.readers.h5_file import check_h5
 
 #: The kind of feature that is kept of a 10x matrix; proteins and guides are left out.
 _GENES = "Gene Expression"
@@ -166,6 +167,7 @@ def read_count_table(path: Path, separator: str) -> AnnData:
 
 
 def _read_h5(path: Path) -> AnnData:
+    check_h5(path)
     with h5py.File(path) as file:
         if "matrix/barcodes" not in file:
             other = "an AnnData file" if "X" in file else "another h5 file"

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_hyperst.errors import SlideError
+from napari_hyperst.received import read_received
 from napari_hyperst.slides.formats import IMAGE_SUFFIXES
 
+#: A file of metadata has a few KiB.
+_MOST_JSON = 16 * 2**20
 #: How the names of full-resolution images end, the surest first; before it may stand the name of the sample.
 _FULL_RESOLUTION = (
     "tissue_image", "fullres_image", "full_image", "fullres", "full_res", "full_resolution", "fullresolution",
@@ -114,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If it is missing, cannot be read, or is no object.
     """
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(read_received(path, _MOST_JSON, path.resolve().parent).decode("utf-8"))
     except FileNotFoundError as error:
         raise SlideError("is missing", where=path, do="add it from where the slide came from") from error
     except (OSError, ValueError, RecursionError) as error:

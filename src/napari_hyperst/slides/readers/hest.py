@@ -22,6 +22,7 @@ from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.readers.elements import counted_spots
 from napari_hyperst.slides.readers.files import element_name, image_file, read_json
+from napari_hyperst.slides.readers.h5_file import check_h5
 from napari_hyperst.slides.scan import recorded_mpp
 from napari_hyperst.slides.slide import Source
 
@@ -120,6 +121,7 @@ def _counts(file: Path) -> tuple[AnnData, NDArray[np.float64], NDArray[np.intp] 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that are not unique, and of older versions of the format
+            check_h5(file)
             read = anndata.read_h5ad(file)
     except Exception as error:  # h5py and anndata raise errors of many kinds on broken files
         raise SlideError(f"is no h5ad file that can be read ({error})", where=file, do="download it again") from error

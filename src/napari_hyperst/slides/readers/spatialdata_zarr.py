@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -14,6 +16,7 @@ from spatialdata.transformations import get_transformation
 from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.slides.formats import bin_size_um
 from napari_hyperst.slides.readers.counts import unique_names
+from napari_hyperst.slides.readers.stored import check_store
 from napari_hyperst.slides.slide import Source
 
 #: Key under which a store that we wrote keeps its scale, and a table of ours its card.
@@ -43,6 +46,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         If the store is broken, lacks an image or spots, or holds several that fit and none was named.
     """
     try:
+        check_store(path)
         sdata = read_zarr(path)
     except Exception as error:  # zarr, anndata, geopandas and spatialdata each raise errors of their own
         raise SlideError(
@@ -54,7 +58,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     if table_name is not None and not sdata.tables[table_name].var_names.is_unique:
         counts = sdata.tables[table_name]  # changed in memory, not in the store
         counts.var_names = unique_names(counts.var_names, path)
-    hints = sdata.attrs.get(ATTRS_KEY, {})
+    hints = _hints(sdata.attrs.get(ATTRS_KEY), path)
     bins_um = bin_size_um(spots)
     return Source(
         sdata,
@@ -67,8 +71,18 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         mpp=hints.get("mpp"),
         settled="mpp" in hints,
         laid=bool(hints.get("laid", False)),
-        tissue=hints.get("tissue") if hints.get("tissue") in sdata.labels else None,
+        tissue=hints["tissue"] if hints.get("tissue") in list(sdata.labels) else None,
     )
+
+
+def _hints(said: Any, path: Path) -> dict[str, Any]:
+    """Check what we wrote into a store of its scale: it can be anybody's."""
+    hints = said if isinstance(said, dict) else {}
+    for key in ("pitch_um", "spot_um", "mpp"):
+        value = hints.get(key)
+        if value is not None and (isinstance(value, bool | str | list | dict) or not 0 < value < math.inf):
+            raise SlideError(f"says that {key} is {str(value)[:50]}", where=path, do="write it again, or tell --mpp")
+    return hints
 
 
 def _choose_counts(sdata: SpatialData, path: Path, named: str | None) -> tuple[str | None, str]:
