@@ -12,7 +12,7 @@ __version__ = version("napari-hyperst")
 _HOMES = {
     "open_slide": "napari_hyperst.slides",
     "convert": "napari_hyperst.slides.convert",
-    "export": "napari_hyperst.slides.export",
+    "export": "napari_hyperst.slides.outputs",
     "load_checkpoint": "napari_hyperst.models.checkpoint",
     "predict": "napari_hyperst.prediction",
     "show_slide": "napari_hyperst.viewer",

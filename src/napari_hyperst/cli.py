@@ -26,13 +26,17 @@ from napari_hyperst.options import (
     Assignments,
     ConfigFile,
     Device,
+    Gene,
     ImageOption,
+    Measured,
     Mpp,
+    Overwrite,
     Pitch,
     Spot,
     TableOption,
     TissueOption,
 )
+from napari_hyperst.slides.outputs.formats import STORE, output_format
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.terminal import say, show_events, show_progress, show_warning
 
@@ -50,7 +54,13 @@ def predict(
     slides: Annotated[
         list[Path], typer.Argument(help="Space Ranger folders, SpatialData Zarrs, ST folders or H&E image files.")
     ],
-    out: Annotated[Path, typer.Option(help="The SpatialData Zarr to write; with several slides, a folder of them.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The SpatialData Zarr to write, or what else export writes, by its ending; with several slides, a "
+            "folder of Zarrs."
+        ),
+    ],
     checkpoint: Annotated[str, typer.Option(help="A folder, a bundled name, or hf://owner/repo.")] = DEFAULT_CHECKPOINT,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Spots at a time.")] = 32,
@@ -61,13 +71,16 @@ def predict(
     pitch: Pitch = None,
     spot: Spot = None,
     tissue: TissueOption = None,
+    gene: Gene = None,
+    measured: Measured = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Predict the expression of a checkpoint's genes, and write it into a SpatialData Zarr."""
+    """Predict the expression of a checkpoint's genes, and write it as SpatialData Zarr, or as export does."""
     from napari_hyperst.models.checkpoint import load_checkpoint
     from napari_hyperst.prediction import predict as run
     from napari_hyperst.slides import open_slide
-    from napari_hyperst.slides.export import check_target, export
+    from napari_hyperst.slides.outputs import check_output, export
 
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"there is no precision {precision!r}", do="use auto, float32 or bfloat16")
@@ -76,7 +89,9 @@ def predict(
     results = []
     for path, target in zip(slides, targets, strict=True):
         slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
-        check_target(slide, target)
+        check_output(slide, target, gene=gene, measured=measured, overwrite=overwrite)
+        if gene is not None and gene not in loaded.panel.genes:
+            raise ConfigError(f"{checkpoint} does not predict {gene!r}", where="--gene", do="name a gene of its panel")
         prediction = run(
             slide,
             loaded,
@@ -85,9 +100,34 @@ def predict(
             batch_size=batch_size,
             precision=precision,  # type: ignore[arg-type]
         )
-        store = export(prediction, target, command=_command())
+        store = export(prediction, target, gene=gene, measured=measured, overwrite=overwrite, command=_command())
         results.append(_describe(prediction, store))
     say(results[0] if len(results) == 1 else {"slides": results}, as_json)
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A SpatialData Zarr with a prediction.")],
+    out: Annotated[Path, typer.Argument(help="What to write; its ending names the format.")],
+    gene: Gene = None,
+    table: Annotated[str | None, typer.Option("--table", help="The prediction, where the store holds several.")] = None,
+    measured: Measured = False,
+    overwrite: Overwrite = False,
+    image: ImageOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a store's prediction as another format, told by the ending; no model is needed.
+
+    .h5ad for scanpy and squidpy; .csv, .csv.gz and .parquet, spots x genes; .ome.zarr and .ome.tif, a map of one gene
+    that lies over the H&E; .png and .pdf, a figure of one gene; .geojson for QuPath; .zarr, another store.
+    """
+    from napari_hyperst.slides.outputs import open_prediction, write_output
+
+    slide, name = open_prediction(store, table, image=image)
+    written = write_output(
+        slide, slide.sdata.tables[name], out, gene=gene, measured=measured, table=name, overwrite=overwrite
+    )
+    say({"written": str(written), "store": str(store), "table": name, **({"gene": gene} if gene else {})}, as_json)
 
 
 @app.command()
@@ -241,7 +281,7 @@ def demo(
     from napari_hyperst.models.checkpoint import load_checkpoint
     from napari_hyperst.prediction import predict as run
     from napari_hyperst.slides import open_slide
-    from napari_hyperst.slides.export import export
+    from napari_hyperst.slides.outputs import export
 
     out = _free_folder(out or Path("hyperst-demo"))
     prediction = run(
@@ -324,6 +364,8 @@ def _targets(slides: list[Path], out: Path) -> list[Path]:
     """Return one store for each slide: ``out`` itself for one, ``out/<name>.zarr`` for several."""
     if len(slides) == 1:
         return [out]
+    if output_format(out) is not STORE:
+        raise StoreError("holds one slide, not several", where=out, do="name a folder, and export from its stores")
     wholes = [slide.resolve().parent if slide.name == "outs" else slide.resolve() for slide in slides]
     names = [slide.stem if slide.suffix == ".zarr" or slide.is_file() else slide.name for slide in wholes]
     targets = [out / f"{name}.zarr" for name in names]

@@ -24,6 +24,13 @@ Spot = Annotated[float | None, typer.Option("--spot", help="H&E image file: diam
 TissueOption = Annotated[
     Path | None, typer.Option("--tissue", help="H&E image file: a mask of the tissue, black where there is none.")
 ]
+Gene = Annotated[str | None, typer.Option("--gene", help="A gene: for a map, a figure or a table of one.")]
+Measured = Annotated[
+    bool, typer.Option("--measured", help="Measured values too, in CSV, Parquet and GeoJSON; the rest has them anyway.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a file of the same format; a store is never replaced.")
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings as YAML, as the command settings prints them; or JSON.")
 ]

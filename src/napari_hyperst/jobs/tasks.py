@@ -81,13 +81,21 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
 def _export(task: ExportTask, report: Report) -> None:
     from anndata import read_h5ad
 
-    from napari_hyperst.slides.export import write_table
+    from napari_hyperst.slides.outputs import write_output
 
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
     slide = _open(task.slide)
-    report("progress", {"what": "writing the store", "done": 0, "total": 0})
-    store = write_table(slide, read_h5ad(task.result), task.out, table=task.table)
-    report("done", {"store": str(store)})
+    report("progress", {"what": f"writing {task.out.name}", "done": 0, "total": 0})
+    written = write_output(
+        slide,
+        read_h5ad(task.result),
+        task.out,
+        gene=task.gene,
+        measured=task.measured,
+        table=task.table,
+        overwrite=task.overwrite,
+    )
+    report("done", {"store": str(written)})
 
 
 def _convert(task: ConvertTask, report: Report) -> None:

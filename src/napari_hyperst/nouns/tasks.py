@@ -87,7 +87,7 @@ class PredictTask(BaseModel):
 
 
 class ExportTask(BaseModel):
-    """Write the table of a prediction into a SpatialData Zarr.
+    """Write the table of a prediction, in the format that the ending of ``out`` names, as ``export`` does.
 
     Attributes
     ----------
@@ -96,9 +96,15 @@ class ExportTask(BaseModel):
     result
         The table, as the job that predicted it wrote it.
     out
-        The store to write.
+        The store or file to write.
+    gene
+        One gene, for a map, a figure or a table.
+    measured
+        Whether tables and GeoJSON are to have the measured values too.
     table
-        What to call the table in it; as ``export`` does if not told.
+        What to call the table in a store; as ``export`` does if not told.
+    overwrite
+        Whether a file of the same format may be replaced.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,7 +113,10 @@ class ExportTask(BaseModel):
     slide: SlideRef
     result: Path
     out: Path
+    gene: str | None = None
+    measured: bool = False
     table: str | None = None
+    overwrite: bool = False
 
 
 class ConvertTask(BaseModel):

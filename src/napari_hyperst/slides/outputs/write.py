@@ -1,0 +1,182 @@
+"""One verb for all formats: the path's ending chooses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_hyperst.nouns.prediction import Prediction
+from napari_hyperst.slides.export import check_target, prediction_table, write_table
+from napari_hyperst.slides.outputs.formats import STORE, check_request, output_format
+from napari_hyperst.slides.outputs.ome_zarr import is_ome_zarr_of_ours, write_ome_zarr
+from napari_hyperst.slides.outputs.selection import check_gene, check_table
+from napari_hyperst.slides.outputs.staging import check_free
+from napari_hyperst.slides.slide import Slide
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def export(
+    prediction: Prediction[Slide],
+    path: str | Path,
+    *,
+    gene: str | None = None,
+    measured: bool = False,
+    table: str | None = None,
+    overwrite: bool = False,
+    command: str = "",
+) -> Path:
+    """Write a prediction in the format that the path's ending names.
+
+    ====================================  =================================================================
+    ``.zarr``, or no ending               SpatialData store: slide, spots, counts, and the prediction's table
+    ``.h5ad``                             the table, with what scanpy and squidpy need to draw it on the H&E
+    ``.csv``, ``.csv.gz``, ``.parquet``   spots x genes, with the spots' ids and places
+    ``.ome.zarr``                         a gene's map as an OME-Zarr 0.5 pyramid that lies over the H&E
+    ``.ome.tif``, ``.ome.tiff``           the same as a tiled OME-TIFF pyramid
+    ``.png``, ``.pdf``                    a figure of a gene: H&E, measured, predicted
+    ``.geojson``                          spots with measurements, and the slide's polygons, for QuPath
+    ====================================  =================================================================
+
+    Parameters
+    ----------
+    prediction
+        From ``predict``.
+    path
+        What to write. Into the store that the slide was opened from, the table is added; any other store, and any
+        file, is a new one.
+    gene
+        One gene: needed for a map; the best predicted one, if not told, in a figure; all in tables and GeoJSON.
+    measured
+        Whether tables and GeoJSON are to have the measured values too; the other formats have them anyway.
+    table
+        What to call the table in a store; ``<measured table>_hyperst``, or ``hyperst`` where nothing was measured.
+    overwrite
+        Whether a file of the same format may be replaced. Of a store only a table of ours ever is.
+    command
+        What made the prediction, for the record.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    ConfigError
+        If the gene is not predicted, or the format and what is asked of it do not go together.
+    StoreError
+        If something is there already, or it cannot be written. Nothing is left behind then.
+    """
+    check_output(prediction.slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite)
+    return write_output(
+        prediction.slide,
+        prediction_table(prediction, command),
+        path,
+        gene=gene,
+        measured=measured,
+        table=table,
+        overwrite=overwrite,
+    )
+
+
+def check_output(
+    slide: Slide,
+    path: str | Path,
+    *,
+    gene: str | None = None,
+    measured: bool = False,
+    table: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Check that ``export`` may write there what is asked, before the work of predicting is done.
+
+    Parameters
+    ----------
+    slide
+        The slide to be predicted.
+    path, gene, measured, table, overwrite
+        As for ``export``.
+
+    Raises
+    ------
+    ConfigError, StoreError
+        As ``export``.
+    """
+    path = Path(path).expanduser()
+    found = output_format(path)
+    check_request(found, path, gene, measured)
+    if found is STORE:
+        check_target(slide, path, table)
+    else:
+        is_ours = is_ome_zarr_of_ours if found.name == "OME-Zarr" else Path.is_file
+        check_free(path.absolute(), overwrite, is_ours)
+
+
+def write_output(
+    slide: Slide,
+    annotation: AnnData,
+    path: str | Path,
+    *,
+    gene: str | None = None,
+    measured: bool = False,
+    table: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the table of a prediction, new or out of a store, as ``export`` does.
+
+    Parameters
+    ----------
+    slide
+        The slide that the table annotates.
+    annotation
+        From ``prediction_table``, or a prediction's table of a store.
+    path, gene, measured, table, overwrite
+        As for ``export``.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    ConfigError, StoreError
+        As ``export``.
+    """
+    path = Path(path).expanduser()
+    check_output(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite)
+    check_table(slide, annotation, path)
+    check_gene(annotation, gene)
+    path = path.absolute()
+    match output_format(path).name:
+        case "OME-Zarr":
+            write_ome_zarr(slide, annotation, path, str(gene))
+        case "OME-TIFF":
+            from napari_hyperst.slides.outputs.ome_tiff import write_ome_tiff
+
+            write_ome_tiff(slide, annotation, path, str(gene))
+        case "h5ad":
+            from napari_hyperst.slides.outputs.h5ad import write_h5ad
+
+            write_h5ad(slide, annotation, path)
+        case "CSV":
+            from napari_hyperst.slides.outputs.tables import write_csv
+
+            write_csv(slide, annotation, path, gene, measured)
+        case "Parquet":
+            from napari_hyperst.slides.outputs.tables import write_parquet
+
+            write_parquet(slide, annotation, path, gene, measured)
+        case "figure":
+            from napari_hyperst.slides.outputs.figure import draw_gene
+
+            draw_gene(slide, annotation, path, gene)
+        case "GeoJSON":
+            from napari_hyperst.slides.outputs.geojson import write_geojson
+
+            write_geojson(slide, annotation, path, gene, measured)
+        case _:
+            return write_table(slide, annotation, path, table=table)
+    return path
