@@ -160,7 +160,7 @@ STORES: dict[str, tuple[Harm, str]] = {
     "a level elsewhere": (node("images/he", lambda said: dataset(said, "../../../../etc")), "outside the store"),
     "a level at the root": (node("images/he", lambda said: dataset(said, "/etc")), "outside the store"),
     "a level on a share": (node("images/he", lambda said: dataset(said, "\\\\evil\\share")), "outside the store"),
-    "a level of an address": (node("images/he", lambda said: dataset(said, "http://evil.example")), "outside the store"),
+    "a level of an address": (node("images/he", lambda said: dataset(said, "http://evil")), "outside the store"),
     "metadata that are no JSON": (put("tables/zarr.json", lambda path: path.write_text("{")), "no SpatialData store"),
     "metadata that are a list": (put("tables/zarr.json", lambda path: path.write_text("[]")), "no JSON object"),
     "metadata nested deep": (put("tables/zarr.json", lambda path: path.write_text('{"a":' * 10**5)), "nested too deep"),

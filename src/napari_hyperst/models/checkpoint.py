@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import os
 import re
 import shutil
@@ -228,9 +229,9 @@ def _fetch(ref: str) -> Path:
 def _check_sizes(ref: str, files: Sequence[DryRunFileInfo]) -> None:
     for file in files:
         most = _MOST_BYTES.get(file.filename, 0)
-        if file.file_size > most:
+        if file.file_size is None or file.file_size > most:
             raise CheckpointError(
-                f"{file.filename} has {file.file_size:,} bytes, over the {most:,} that are fetched",
+                f"{file.filename} has {file.file_size or math.inf:,} bytes, over the {most:,} that are fetched",
                 where=ref,
                 do="look at its page on the hub: this is no checkpoint of napari-hyperst",
             )
