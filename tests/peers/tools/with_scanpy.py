@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,8 +23,8 @@ def main(h5ad: str, gene: str) -> None:
     diameter = float(np.ptp(patches[0].vertices[:, 0]) / factor)
     scanpy.pp.pca(table, n_comps=3)
     told = {
-        "version": scanpy.__version__,
-        "off_px": float(np.abs(centres - table.obsm["spatial"]).max()),
+        "version": version("scanpy"),
+        "off_px": float(np.linalg.norm(centres[:, None] - table.obsm["spatial"], axis=2).min(axis=0).max()),
         "diameter_px": diameter,
         "images": len(axes.images),
         "pca": list(table.obsm["X_pca"].shape),

@@ -22,7 +22,7 @@ def main(h5ad: str, store: str, gene: str) -> None:
     factor = table.uns["spatial"][library]["scalefactors"]["tissue_hires_scalef"]
     centres = np.array([path.get_extents().get_points().mean(axis=0) for path in patches]) / factor
     drawn = {
-        "off_px": float(np.abs(centres - table.obsm["spatial"]).max()),
+        "off_px": float(np.linalg.norm(centres[:, None] - table.obsm["spatial"], axis=2).min(axis=0).max()),
         "diameter_px": float(np.ptp(patches[0].vertices[:, 0]) / factor),
         "images": len(axes.images),
         "bars": len(plt.gcf().axes) - 1,
