@@ -1,9 +1,10 @@
 # `make demo` and `make test` do everything on a fresh machine, from finding a Python to installing.
 PYTHON := .venv/bin/python
 STAMP := .venv/installed
+PEERS := .venv-peers/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install display demo test lint docs checkpoint constraints clean
+.PHONY: help install display peers demo test lint docs checkpoint constraints clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,7 +21,12 @@ display:
 demo: install display  ## Open napari on the packaged slide, predicted; without a display write store and picture
 	.venv/bin/napari-hyperst demo
 
-test: install display  ## Run the tests
+peers: install $(PEERS)  ## Make .venv-peers with the other tools that tests run on what we export
+
+$(PEERS): pyproject.toml scripts/peers
+	@scripts/peers && touch $@ || echo "the other tools could not be installed; the tests that run them are skipped" >&2
+
+test: install display peers  ## Run the tests
 	OMP_NUM_THREADS=1 scripts/with-display $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install  ## Check style, types, the direction of imports and the manifest

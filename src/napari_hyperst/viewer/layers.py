@@ -151,12 +151,14 @@ def spot_metadata(slide: Slide) -> dict[str, Any]:
 
     shapes = slide.sdata.shapes[slide.name]
     tables = sorted(get_element_annotators(slide.sdata, slide.name))
-    attrs = {} if slide.counts is None else slide.counts.uns["spatialdata_attrs"]
+    # Without counts a prediction: its widgets list tables only where there is one.
+    adata = slide.counts if slide.counts is not None or not tables else slide.sdata.tables[tables[0]]
+    attrs = {} if adata is None else adata.uns["spatialdata_attrs"]
     columns = shapes.drop(columns=["geometry", "radius"])
     return {
         "sdata": slide.sdata,
         "name": slide.name,
-        "adata": slide.counts,
+        "adata": adata,
         "region_key": attrs.get("region_key"),
         "instance_key": attrs.get("instance_key"),
         "table_names": tables or None,

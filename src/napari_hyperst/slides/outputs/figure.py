@@ -17,7 +17,7 @@ from napari_hyperst.slides.outputs.staging import staged_file
 from napari_hyperst.slides.slide import Slide
 
 #: Inches: the longer side of a panel, its least width, and what is above and below.
-_PANEL_IN, _LEAST_IN, _AROUND_IN = 4.8, 2.4, 1.2
+_PANEL_IN, _LEAST_IN, _AROUND_IN = 4.8, 2.4, 0.95
 #: Characters of 9 points to an inch.
 _PER_INCH = 13
 
