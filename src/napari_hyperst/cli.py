@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_hyperst.description import describe_predictions, describe_slide
 from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
-from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
+from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints, is_checkpoint
 from napari_hyperst.nouns.tasks import ConvertTask, SlideRef
 from napari_hyperst.options import (
     AsJson,
@@ -137,24 +138,19 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Tell what a slide holds and at what scale, what a table was made with, or what a checkpoint is."""
-    from napari_hyperst.models.checkpoint import CARD, load_checkpoint
-    from napari_hyperst.slides import open_slide
+    if is_checkpoint(what):
+        from napari_hyperst.models.checkpoint import load_checkpoint
 
-    if (
-        what.startswith("hf://")
-        or (Path(what) / CARD).is_file()
-        or (not Path(what).exists() and what in bundled_checkpoints())
-    ):
         loaded = load_checkpoint(what)
         card = loaded.card.model_dump(mode="json")
         say({"checkpoint": what, "genes": len(loaded.panel), "sha256": loaded.sha256, **card}, as_json)
-    else:
-        say(
-            _describe_slide(
-                open_slide(what, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
-            ),
-            as_json,
-        )
+        return
+    from napari_hyperst.slides import open_slide
+
+    slide = open_slide(what, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
+    told = describe_slide(slide)
+    predictions = describe_predictions(slide, in_words=not as_json)
+    say({**told, **({"predictions": predictions} if predictions else {})}, as_json)
 
 
 @app.command()
@@ -368,38 +364,6 @@ def _describe(prediction: Any, store: Path) -> dict[str, Any]:
     }
     if prediction.measured is not None:
         content |= summarise(prediction.expression, prediction.measured)
-    return content
-
-
-def _describe_slide(slide: Any) -> dict[str, Any]:
-    height, width = slide.image.shape_px
-    content: dict[str, Any] = {
-        "slide": str(slide.path),
-        "name": slide.name,
-        "image": slide.source.image,
-        "width_px": width,
-        "height_px": height,
-        "levels": len(slide.image.levels),
-        "mpp": slide.mpp,
-        "spots": len(slide.spots),
-        "spot_diameter_um": slide.spots.diameter_um,
-        "lattice": slide.lattice.kind,
-        "pitch_um": slide.pitch_um if slide.lattice.kind != "none" else None,
-        "complete_niches": int(slide.lattice.complete.sum()),
-    }
-    if slide.counts is not None:
-        content |= {
-            "table": slide.source.table,
-            "genes": slide.counts.n_vars,
-            "counted_spots": int((slide.count_rows >= 0).sum()),
-        }
-    predictions = {
-        name: {key: value for key, value in table.uns["hyperst"].items() if isinstance(value, str | float | int)}
-        for name, table in slide.sdata.tables.items()
-        if "hyperst" in table.uns
-    }
-    if predictions:
-        content["predictions"] = predictions
     return content
 
 

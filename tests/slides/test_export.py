@@ -192,7 +192,7 @@ def test_a_table_that_reads_back_wrong_is_not_kept(
 @pytest.mark.parametrize("atomic", [True, False])
 def test_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
     if not atomic:
-        monkeypatch.setattr(files, "_exchange_atomically", lambda *_: False)
+        monkeypatch.setattr(files, "exchange_at_once", lambda *_: False)
     new, old = tmp_path / "new", tmp_path / "old"
     new.mkdir()
     old.mkdir()
