@@ -42,7 +42,7 @@ def test_spatialdata_alone_reads_all_that_was_predicted(
     card = Card.model_validate_json(table.uns["hyperst"]["card"])
     assert card == prediction.card
     assert table.uns["hyperst"]["command"] == "a test"
-    for name in ("mpp", "spot_um", "niche_um", "curvature", "min_radius", "checkpoint_sha256", "device", "precision"):
+    for name in ("mpp", "spot_um", "niche_um", "curvature", "min_radius", "checkpoint_sha256", "run"):
         assert name in table.uns["hyperst"]
 
 
