@@ -62,6 +62,10 @@ def predict(
     pitch: Pitch = None,
     spot: Spot = None,
     tissue: TissueOption = None,
+    name: Annotated[str | None, typer.Option(help="What to call the new table.")] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Write a copy of the slide's own store, with all it has.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict the expression of a checkpoint's genes, and write it into a SpatialData Zarr."""
@@ -77,7 +81,7 @@ def predict(
     results = []
     for path, target in zip(slides, targets, strict=True):
         slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
-        check_target(slide, target)
+        check_target(slide, target, name, copy=copy)
         prediction = run(
             slide,
             loaded,
@@ -86,7 +90,7 @@ def predict(
             batch_size=batch_size,
             precision=precision,  # type: ignore[arg-type]
         )
-        store = export(prediction, target, command=_command())
+        store = export(prediction, target, table=name, command=_command(), copy=copy)
         results.append(_describe(prediction, store))
     say(results[0] if len(results) == 1 else {"slides": results}, as_json)
 

@@ -86,7 +86,7 @@ def _export(task: ExportTask, report: Report) -> None:
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
     slide = _open(task.slide)
     report("progress", {"what": "writing the store", "done": 0, "total": 0})
-    store = write_table(slide, read_h5ad(task.result), task.out, table=task.table)
+    store = write_table(slide, read_h5ad(task.result), task.out, table=task.table, copy=task.copy_store)
     report("done", {"store": str(store)})
 
 

@@ -99,6 +99,8 @@ class ExportTask(BaseModel):
         The store to write.
     table
         What to call the table in it; as ``export`` does if not told.
+    copy_store
+        Whether a new store is a copy of the slide's own, with all its elements.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,6 +110,7 @@ class ExportTask(BaseModel):
     result: Path
     out: Path
     table: str | None = None
+    copy_store: bool = False
 
 
 class ConvertTask(BaseModel):

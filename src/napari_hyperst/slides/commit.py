@@ -175,6 +175,8 @@ def working_folder(folder: Path, target: Path) -> Iterator[Path]:
     except HyperSTError:
         raise
     except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where not even the lock could be written
         raise StoreError(
             f"could not be written ({error})", where=target, do="check disk space and rights, and try again"
         ) from error
@@ -236,7 +238,8 @@ def _commit(store: Path, work: Path, name: str) -> None:
             target.rename(new)
         _settle(store, work)
         raise
-    (work / _JOURNAL).unlink()
+    with contextlib.suppress(OSError):  # it is done; whoever opens the store tidies up
+        (work / _JOURNAL).unlink()
 
 
 def _settle(store: Path, work: Path) -> None:
