@@ -29,24 +29,22 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _KILLED, _TOLD, _FAILED = 9, 8, 1
 
 
-def killed_at(change: int, work: Callable[[], object], *, torn: bool = False) -> bool:
-    """Do some work in a child that ends, without a word, before its n-th change of the file system.
+def killed_at(change: int, work: Callable[[], object]) -> bool:
+    """Do some work in a child that ends, without a word, at its n-th change of the file system.
 
     Parameters
     ----------
     change
-        Which, from 0.
+        Which, from 0: it is not made, but that a file that would be written then is there and empty.
     work
         What to do.
-    torn
-        Whether a file that would be opened to write then is left behind empty.
 
     Returns
     -------
     bool
         Whether it was killed; else it came to its end.
     """
-    status = _in_child(work, _killer(change, torn))
+    status = _in_child(work, _killer(change))
     assert status in (0, _KILLED), "the work failed before it was killed"
     return status == _KILLED
 
@@ -101,7 +99,7 @@ def _in_child(work: Callable[[], object], before: Callable[[str, tuple[object, .
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _killer(change: int, torn: bool) -> Callable[[str, tuple[object, ...]], None]:
+def _killer(change: int) -> Callable[[str, tuple[object, ...]], None]:
     done = 0
 
     def kill(event: str, told: tuple[object, ...]) -> None:
@@ -109,7 +107,7 @@ def _killer(change: int, torn: bool) -> Callable[[str, tuple[object, ...]], None
         done += 1
         if done != change + 1:
             return
-        if torn and event == "open" and isinstance(told[0], str | bytes | Path):
+        if event == "open" and isinstance(told[0], str | bytes | Path):
             os.close(os.open(told[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
         os._exit(_KILLED)
 

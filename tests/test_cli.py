@@ -126,7 +126,8 @@ def test_info_tells_how_the_tables_of_a_store_were_made(
     store = write_table(open_slide(tiny_section), tiny_table, tmp_path / "s.zarr")
     write_table(open_slide(store), tiny_table, store, table="second")
     write_table(open_slide(store), odd, store, table="odd")
-    code = "import sys; from napari_hyperst.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    code = "import sys; from napari_hyperst.cli import main\ntry: main(sys.argv[1:])"
+    code += "\nfinally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code, "info", str(store)], capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
     assert [line.split(":")[0].strip() for line in lines] == ["second", "table_hyperst"]

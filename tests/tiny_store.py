@@ -41,9 +41,10 @@ def table(number: float, genes: int = 5) -> AnnData:
     return _parsed(found)
 
 
-def number_in(store: Path, name: str = NAME) -> float | None:
+def number_in(store: Path | sd.SpatialData, name: str = NAME) -> float | None:
     """Return the number that a store's table holds throughout; None where spatialdata finds no such table."""
-    found = sd.read_zarr(store).tables.get(name)
+    whole = store if isinstance(store, sd.SpatialData) else sd.read_zarr(store)
+    found = whole.tables.get(name)
     if found is None:
         return None
     parts = (found.X, found.obs["norm_spot_image"], found.obsm["hyperst_spot_image"], found.uns["hyperst"]["command"])

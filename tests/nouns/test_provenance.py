@@ -35,7 +35,8 @@ def test_what_is_written_is_read_also_as_numpys_scalars(made: Provenance) -> Non
 def test_it_tells_in_plain_words(made: Provenance) -> None:
     told = " / ".join(made.sentences())
     for part in ("by tiny (hyperst, weights abab", "on cpu in float32", "2026-01-02", "112 and 600 µm", "0.687 µm/px",
-                 "curvature -0.93", "spot_image entails spot_gene, eta 0.7", "python 3.12", "napari-hyperst predict x"):  # fmt: skip
+                 "curvature -0.93", "spot_image entails spot_gene, eta 0.7", "python 3.12",
+                 "napari-hyperst predict x"):  # fmt: skip
         assert part in told
 
 

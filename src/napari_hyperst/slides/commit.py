@@ -121,7 +121,7 @@ def recover_store(store: Path) -> None:
     Warns
     -----
     HyperSTWarning
-        If the store cannot be written.
+        If the store cannot be written, or is broken.
     """
     work = store / WORK
     if work.is_symlink() or not work.is_dir():
@@ -132,10 +132,10 @@ def recover_store(store: Path) -> None:
             shutil.rmtree(work)
     except Timeout:
         return
-    except OSError as error:
+    except (OSError, ValueError, TypeError, AttributeError, HyperSTError) as error:  # also what is broken there
         warnings.warn(
-            f"{store}: an export into it was broken off, and it cannot be tidied up ({error.strerror or error}); its "
-            "table may be missing until the store can be written",
+            f"{store}: an export into it was broken off, and it cannot be tidied up ({error}); its table may be "
+            "missing until that can be done",
             HyperSTWarning,
             stacklevel=3,
         )
@@ -305,19 +305,14 @@ def _read_root(store: Path) -> dict[str, Any]:
 
 def _metadata_of(store: Path, name: str) -> dict[str, Any]:
     """Return the metadata of a table and of all in it, by their paths in the store, as Zarr consolidates them."""
-    found = {}
-    for folder in (store / _TABLES, *_groups(store / _TABLES / name)):
+    found: dict[str, Any] = {}
+    groups = [root.parent for root in sorted((store / _TABLES / name).rglob(_ROOT))]
+    for folder in (store / _TABLES, *groups) if groups else ():
         document = json.loads((folder / _ROOT).read_text(encoding="utf-8"))
         if document.get("node_type") == "group":
             document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": {}}
         found[folder.relative_to(store).as_posix()] = document
     return found
-
-
-def _groups(folder: Path) -> Iterator[Path]:
-    """Go through the groups and arrays of a table, itself the first."""
-    for root in sorted(folder.rglob(_ROOT)):
-        yield root.parent
 
 
 def _order(item: tuple[str, Any]) -> tuple[int, str]:
