@@ -17,12 +17,15 @@ import numpy as np
 import painted
 import pytest
 import spatialdata as sd
+from anndata import AnnData
 from PIL import Image
 
 from napari_hyperst.cli import _spread_lists, main
+from napari_hyperst.errors import HyperSTWarning
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
+from napari_hyperst.slides.export import write_table
 
 
 def run(*words: object, check: int = 0) -> subprocess.CompletedProcess[str]:
@@ -113,6 +116,29 @@ def test_an_image_file_alone_is_predicted_converted_and_told_of(
     several = said(capsys, "predict", png, tmp_path / "c.zarr", *words, "--checkpoint", tiny_checkpoint_folder,
                    "--out", tmp_path / "many")  # fmt: skip
     assert [Path(slide["store"]).name for slide in several["slides"]] == ["he.zarr", "c.zarr"]
+
+
+def test_info_tells_how_the_tables_of_a_store_were_made(
+    tiny_section: Path, tiny_table: AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tiny_table.copy()
+    odd.uns["hyperst"] = {"card": "<script>"}
+    store = write_table(open_slide(tiny_section), tiny_table, tmp_path / "s.zarr")
+    write_table(open_slide(store), tiny_table, store, table="second")
+    write_table(open_slide(store), odd, store, table="odd")
+    code = "import sys; from napari_hyperst.cli import main\ntry: main(sys.argv[1:])"
+    code += "\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, "info", str(store)], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert [line.split(":")[0].strip() for line in lines] == ["second", "table_hyperst"]
+    for word in ("8 genes", "by tiny (hyperst", "entails", "eta 0.7", "on cpu in float32", "asked for by: command"):
+        assert word in lines[0]
+    assert "odd): what it says of how it was made cannot be read" in done.stderr
+    with pytest.warns(HyperSTWarning, match="odd"):
+        told = said(capsys, "info", store)["predictions"]
+    assert told["second"]["card"]["name"] == "tiny"
+    assert told["second"]["run"]["device"] == "cpu"
+    assert told["second"]["genes"] == 8
 
 
 def test_convert_and_info(tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,18 @@ def heavy_after(statement: str) -> str:
 
 def test_the_package_its_nouns_and_its_terminal_import_nothing_heavy() -> None:
     assert heavy_after("import napari_hyperst, napari_hyperst.cli") == "[]"
-    nouns = ("checkpoint", "encoders", "hierarchy", "methods", "metrics", "panel", "prediction", "tiles", "training")
+    nouns = (
+        "checkpoint",
+        "encoders",
+        "hierarchy",
+        "methods",
+        "metrics",
+        "panel",
+        "prediction",
+        "provenance",
+        "tiles",
+        "training",
+    )
     assert heavy_after("; ".join(f"import napari_hyperst.nouns.{noun}" for noun in nouns)) == "[]"
 
 

@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_hyperst.description import describe_predictions, describe_slide
 from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
-from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
+from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints, is_checkpoint
 from napari_hyperst.nouns.tasks import ConvertTask, SlideRef
 from napari_hyperst.options import (
     AsJson,
@@ -74,6 +75,10 @@ def predict(
     gene: Gene = None,
     measured: Measured = False,
     overwrite: Overwrite = False,
+    name: Annotated[str | None, typer.Option(help="What to call the new table.")] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Write a copy of the slide's own store, with all it has.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict the expression of a checkpoint's genes, and write it as SpatialData Zarr, or as export does."""
@@ -89,7 +94,7 @@ def predict(
     results = []
     for path, target in zip(slides, targets, strict=True):
         slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
-        check_output(slide, target, gene=gene, measured=measured, overwrite=overwrite)
+        check_output(slide, target, gene=gene, measured=measured, table=name, overwrite=overwrite, copy=copy)
         if gene is not None and gene not in loaded.panel.genes:
             raise ConfigError(f"{checkpoint} does not predict {gene!r}", where="--gene", do="name a gene of its panel")
         prediction = run(
@@ -100,7 +105,16 @@ def predict(
             batch_size=batch_size,
             precision=precision,  # type: ignore[arg-type]
         )
-        store = export(prediction, target, gene=gene, measured=measured, overwrite=overwrite, command=_command())
+        store = export(
+            prediction,
+            target,
+            gene=gene,
+            measured=measured,
+            table=name,
+            overwrite=overwrite,
+            copy=copy,
+            command=_command(),
+        )
         results.append(_describe(prediction, store))
     say(results[0] if len(results) == 1 else {"slides": results}, as_json)
 
@@ -177,24 +191,19 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Tell what a slide holds and at what scale, what a table was made with, or what a checkpoint is."""
-    from napari_hyperst.models.checkpoint import CARD, load_checkpoint
-    from napari_hyperst.slides import open_slide
+    if is_checkpoint(what):
+        from napari_hyperst.models.checkpoint import load_checkpoint
 
-    if (
-        what.startswith("hf://")
-        or (Path(what) / CARD).is_file()
-        or (not Path(what).exists() and what in bundled_checkpoints())
-    ):
         loaded = load_checkpoint(what)
         card = loaded.card.model_dump(mode="json")
         say({"checkpoint": what, "genes": len(loaded.panel), "sha256": loaded.sha256, **card}, as_json)
-    else:
-        say(
-            _describe_slide(
-                open_slide(what, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
-            ),
-            as_json,
-        )
+        return
+    from napari_hyperst.slides import open_slide
+
+    slide = open_slide(what, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
+    told = describe_slide(slide)
+    predictions = describe_predictions(slide, in_words=not as_json)
+    say({**told, **({"predictions": predictions} if predictions else {})}, as_json)
 
 
 @app.command()
@@ -410,38 +419,6 @@ def _describe(prediction: Any, store: Path) -> dict[str, Any]:
     }
     if prediction.measured is not None:
         content |= summarise(prediction.expression, prediction.measured)
-    return content
-
-
-def _describe_slide(slide: Any) -> dict[str, Any]:
-    height, width = slide.image.shape_px
-    content: dict[str, Any] = {
-        "slide": str(slide.path),
-        "name": slide.name,
-        "image": slide.source.image,
-        "width_px": width,
-        "height_px": height,
-        "levels": len(slide.image.levels),
-        "mpp": slide.mpp,
-        "spots": len(slide.spots),
-        "spot_diameter_um": slide.spots.diameter_um,
-        "lattice": slide.lattice.kind,
-        "pitch_um": slide.pitch_um if slide.lattice.kind != "none" else None,
-        "complete_niches": int(slide.lattice.complete.sum()),
-    }
-    if slide.counts is not None:
-        content |= {
-            "table": slide.source.table,
-            "genes": slide.counts.n_vars,
-            "counted_spots": int((slide.count_rows >= 0).sum()),
-        }
-    predictions = {
-        name: {key: value for key, value in table.uns["hyperst"].items() if isinstance(value, str | float | int)}
-        for name, table in slide.sdata.tables.items()
-        if "hyperst" in table.uns
-    }
-    if predictions:
-        content["predictions"] = predictions
     return content
 
 

@@ -29,13 +29,14 @@ def scrub(text: str) -> str:
     return _SECRETS.sub("***", text)
 
 
-def plain(text: str) -> str:
-    """Return text in one line that a terminal or a label shows as it is, without tokens.
+def plain(text: str, longest: int | None = None) -> str:
+    """Return text in one line that a terminal or a label shows as it is, without tokens, cut to a length if told.
 
     Control characters and marks that turn the direction of text, with which a name could look like another or move a
     terminal's cursor, become ``U+FFFD``.
     """
-    return _HIDDEN.sub("\ufffd", " ".join(scrub(text).split()))
+    line = _HIDDEN.sub("\ufffd", " ".join(scrub(text).split()))
+    return line if longest is None or len(line) <= longest else f"{line[:longest]}…"
 
 
 def unmarked(text: str) -> str:

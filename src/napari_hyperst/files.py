@@ -59,7 +59,7 @@ def replace_folder(staged: Path, target: Path) -> None:
     OSError
         If it cannot be put there; the old one is still whole.
     """
-    _to_disk(staged)
+    to_disk(staged)
     recover(target)
     if target.exists():
         exchange(staged, target)
@@ -68,8 +68,14 @@ def replace_folder(staged: Path, target: Path) -> None:
         staged.rename(target)
 
 
-def _to_disk(folder: Path) -> None:
-    """Have all of a folder on the disk before anything refers to it, so that a power cut cannot leave it empty."""
+def to_disk(folder: Path) -> None:
+    """Have all of a folder on the disk before anything refers to it, so that a power cut cannot leave it empty.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take it.
+    """
     for path in (*folder.rglob("*"), folder):
         if path.is_dir() and sys.platform == "win32":
             continue  # which opens no folders
@@ -91,7 +97,7 @@ def exchange(new: Path, old: Path) -> None:
     OSError
         If the folders cannot be renamed.
     """
-    if _exchange_atomically(os.fsencode(new), os.fsencode(old)):
+    if exchange_at_once(new, old):
         return
     backup = backup_of(old)
     old.rename(backup)
@@ -114,20 +120,31 @@ def recover(path: Path) -> None:
         backup_of(path).rename(path)
 
 
-def _exchange_atomically(new: bytes, old: bytes) -> bool:
-    """Exchange by system call; False where there is no such call."""
+def exchange_at_once(new: Path, old: Path) -> bool:
+    """Put two folders in each other's place by one system call.
+
+    Returns
+    -------
+    bool
+        False where the platform or the file system has no such call; nothing is changed then.
+
+    Raises
+    ------
+    OSError
+        If the folders cannot be renamed.
+    """
     if sys.platform not in ("linux", "darwin"):
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
-        failed = libc.renameat2(_AT_FDCWD, new, _AT_FDCWD, old, _LINUX_EXCHANGE)
+        failed = libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _LINUX_EXCHANGE)
     elif hasattr(libc, "renamex_np"):
-        failed = libc.renamex_np(new, old, _MACOS_SWAP)
+        failed = libc.renamex_np(os.fsencode(new), os.fsencode(old), _MACOS_SWAP)
     else:
         return False
     if failed:
         code = ctypes.get_errno()
         if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
             return False
-        raise OSError(code, os.strerror(code), os.fsdecode(old))
+        raise OSError(code, os.strerror(code), str(old))
     return True

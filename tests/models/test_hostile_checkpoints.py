@@ -300,7 +300,13 @@ def test_of_a_repository_only_known_files_of_a_bounded_size_are_fetched(
 
     def fetch(name: str, **options: Any) -> Any:
         asked.append({"name": name, **options})
-        info: dict[str, Any] = {"commit_hash": "c" * 40, "file_size": size, "filename": CARD, "local_path": "", "is_cached": False}
+        info: dict[str, Any] = {
+            "commit_hash": "c" * 40,
+            "file_size": size,
+            "filename": CARD,
+            "local_path": "",
+            "is_cached": False,
+        }
         return [huggingface_hub.DryRunFileInfo(**info, will_download=True)] if options.get("dry_run") else str(home)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)

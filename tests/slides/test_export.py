@@ -1,21 +1,29 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import spatialdata as sd
 import torch
+from anndata import read_h5ad
+from PIL import Image
 
 from napari_hyperst import files
 from napari_hyperst.errors import StoreError
 from napari_hyperst.models.checkpoint import Checkpoint
 from napari_hyperst.nouns.checkpoint import Card
+from napari_hyperst.nouns.hierarchy import EMBEDDINGS
 from napari_hyperst.nouns.metrics import pearson_by_gene
+from napari_hyperst.nouns.provenance import read_provenance
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.convert import convert
-from napari_hyperst.slides.export import export
+from napari_hyperst.slides.export import prediction_table, write_table
+from napari_hyperst.slides.identity import counts_sha256, image_sha256
+from napari_hyperst.slides.outputs.write import export
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def test_spatialdata_alone_reads_all_that_was_predicted(
     card = Card.model_validate_json(table.uns["hyperst"]["card"])
     assert card == prediction.card
     assert table.uns["hyperst"]["command"] == "a test"
-    for name in ("mpp", "spot_um", "niche_um", "curvature", "min_radius", "checkpoint_sha256", "device", "precision"):
+    for name in ("mpp", "spot_um", "niche_um", "curvature", "min_radius", "checkpoint_sha256", "run"):
         assert name in table.uns["hyperst"]
 
 
@@ -155,23 +163,6 @@ def test_a_name_taken_a_missing_folder_and_a_file_in_the_way(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_failed_write_leaves_the_old_store_whole(
-    tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = convert(open_slide(tiny_section), tmp_path / "own.zarr")
-    prediction = predict(open_slide(path), tiny_checkpoint)
-    before = _contents(path)
-
-    def full_disk(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sd.SpatialData, "write_element", full_disk)
-    with pytest.raises(StoreError, match="No space left"):
-        export(prediction, path)
-    assert _contents(path) == before
-    assert [p.name for p in tmp_path.iterdir()] == ["own.zarr"]
-
-
 def test_a_table_that_reads_back_wrong_is_not_kept(
     tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,9 +170,12 @@ def test_a_table_that_reads_back_wrong_is_not_kept(
     write = sd.SpatialData.write
 
     def flip(self: sd.SpatialData, path: Path, *args: object, **kwargs: object) -> None:
-        self.tables["table_hyperst"].X[0, 0] += 1
+        ours = self.tables.get("table_hyperst")
+        if ours is not None:
+            ours.X[0, 0] += 1
         write(self, path, *args, **kwargs)
-        self.tables["table_hyperst"].X[0, 0] -= 1
+        if ours is not None:
+            ours.X[0, 0] -= 1
 
     monkeypatch.setattr(sd.SpatialData, "write", flip)
     with pytest.raises(StoreError, match="did not read back"):
@@ -192,7 +186,7 @@ def test_a_table_that_reads_back_wrong_is_not_kept(
 @pytest.mark.parametrize("atomic", [True, False])
 def test_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
     if not atomic:
-        monkeypatch.setattr(files, "_exchange_atomically", lambda *_: False)
+        monkeypatch.setattr(files, "exchange_at_once", lambda *_: False)
     new, old = tmp_path / "new", tmp_path / "old"
     new.mkdir()
     old.mkdir()
@@ -204,12 +198,68 @@ def test_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old"]
 
 
-def test_a_store_left_under_its_backups_name_is_found_again(tiny_section: Path, tmp_path: Path) -> None:
-    """Where there is no exchange in one call, a crash between two renames loses nothing."""
-    path = convert(open_slide(tiny_section), tmp_path / "own.zarr")
-    path.rename(files.backup_of(path))
-    assert len(open_slide(path).spots) > 30
-    assert [p.name for p in tmp_path.iterdir()] == ["own.zarr"]
+def test_two_exports_are_the_same_to_the_byte_but_for_the_run(
+    tiny_section: Path, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    prediction = predict(open_slide(tiny_section), tiny_checkpoint)
+    slower = replace(prediction, run={**prediction.run, "seconds": 99.0, "device": "another"})
+    one = _contents(export(prediction, tmp_path / "one.zarr", command="a test"))
+    other = _contents(export(slower, tmp_path / "other.zarr", command="a test"))
+    assert one.keys() == other.keys()
+    assert {path.as_posix() for path in one if one[path] != other[path]} == {"tables/table_hyperst/uns/hyperst/run/c"}
+    # What a job wrote, and the viewer exports, is the same too.
+    h5ad = tmp_path / "prediction.h5ad"
+    prediction_table(prediction, "a test").write_h5ad(h5ad)
+    third = _contents(write_table(prediction.slide, read_h5ad(h5ad), tmp_path / "third.zarr"))
+    assert {path.as_posix() for path in one if one[path] != third.get(path)} <= {
+        "tables/table_hyperst/uns/hyperst/run/c"
+    }
+
+
+def test_all_columns_are_there_and_a_table_tells_how_it_was_made(
+    store: Path, tiny_section: Path, tiny_checkpoint: Checkpoint
+) -> None:
+    table = sd.read_zarr(store).tables["table_hyperst"]
+    slide, relations = open_slide(tiny_section), tiny_checkpoint.card.method.alignment.relations
+    columns = {f"norm_{name}" for name in EMBEDDINGS}
+    for kind in ("violation", "exterior_angle", "half_aperture"):
+        columns |= {f"{kind}_{relation.name}" for relation in relations}
+    columns |= {"region", "spot_id", "complete_niche", "inside_image", "in_training"}
+    assert set(table.obs) == columns
+    assert set(table.obsm) == {"spatial"} | {
+        f"{kind}_{name}" for kind in ("hyperst", "hyperst_disk") for name in EMBEDDINGS
+    }
+    assert set(table.var) == {"pcc", "mse"}
+    assert set(table.layers) == {"measured"}
+    assert table.X.dtype == np.float32
+    assert all(table.obs[name].dtype == bool for name in ("complete_niche", "inside_image", "in_training"))
+    assert not table.obs["in_training"].any()
+    np.testing.assert_allclose(table.var["mse"], ((table.X - table.layers["measured"]) ** 2).mean(axis=0), rtol=1e-5)
+
+    made = read_provenance(table.uns["hyperst"], store)
+    assert made.card == tiny_checkpoint.card
+    assert made.checkpoint_sha256 == tiny_checkpoint.sha256
+    assert made.parent == {relation.name: relation.parent for relation in relations}
+    assert made.eta == {relation.name: relation.eta for relation in relations}
+    assert made.slide_fingerprint == slide.fingerprint
+    assert made.image_sha256 == image_sha256(slide) == image_sha256(open_slide(store))
+    assert made.counts_sha256 == counts_sha256(slide) == counts_sha256(open_slide(store))
+    assert made.mpp == pytest.approx(slide.mpp)
+    assert set(made.versions) == {"napari-hyperst", "torch", "timm", "anndata", "spatialdata", "numpy", "python"}
+    assert datetime.fromisoformat(made.run.at).tzinfo is not None
+    assert made.run.device == "cpu"
+
+
+def test_hashes_tell_slides_apart(section: Path) -> None:
+    slide = open_slide(section)
+    counts, image = counts_sha256(slide), image_sha256(slide)
+    slide.counts.X = slide.counts.X.toarray().astype(np.int32)
+    assert counts_sha256(slide) == counts
+    slide.counts.X[3, 4] += 1
+    assert counts_sha256(slide) != counts
+    with Image.open(section / "he.png") as opened:
+        opened.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(section / "he.png")
+    assert image_sha256(open_slide(section)) != image
 
 
 def _contents(path: Path) -> dict[Path, bytes]:

@@ -24,9 +24,9 @@ from napari_hyperst.prediction import predict
 from napari_hyperst.prediction.predict import tile_sizes
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.convert import convert
-from napari_hyperst.slides.export import export
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.lattice import lay_hexagonal
+from napari_hyperst.slides.outputs.write import export
 from napari_hyperst.slides.readers import whole_slide
 from napari_hyperst.slides.readers.whole_slide import lay_again
 from napari_hyperst.slides.tiles import niche_um

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -12,7 +14,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
-from spatialdata import read_zarr
+from spatialdata import SpatialData, read_zarr
 from spatialdata.models import TableModel
 
 from napari_hyperst.errors import HyperSTError, StoreError
@@ -339,6 +341,68 @@ def test_a_prediction_that_cannot_be_read_leaves_the_slide(
     assert entry.table is None
     assert len(session.viewer.layers) == 2
     assert "cannot be shown" in str(notification_manager.records[-1].message)
+
+
+@pytest.mark.parametrize("odd", ["nothing", "text", "html", "names", "columns", "places", "measured", "regions"])
+def test_an_odd_prediction_in_somebodys_store_is_told_and_leaves_the_slide(
+    session: Session, section: Path, tmp_path: Path, tiny_table: AnnData, odd: str
+) -> None:
+    table = tiny_table.copy()
+    match odd:
+        case "nothing":
+            table.uns["hyperst"] = {}
+        case "text":
+            table.uns["hyperst"] = "text"
+        case "html":
+            table.uns["hyperst"]["card"] = "<img src=x onerror=alert(1)>" * 1000
+        case "names":
+            table.var_names = ["same"] * table.n_vars
+        case "columns":
+            table.obs["norm_spot_image"] = "far"
+        case "places":
+            table.obsm["spatial"] = np.full((table.n_obs, 2), np.nan)
+        case "measured":
+            table.layers["measured"] = np.full(table.shape, "x")
+    slide = open_slide(section)
+    whole = SpatialData(
+        images=dict(slide.sdata.images), shapes=dict(slide.sdata.shapes), tables=dict(slide.sdata.tables)
+    )
+    whole.tables["theirs"] = table
+    if odd == "regions":
+        table.uns["spatialdata_attrs"] = "none"
+    whole.tables.data["theirs"] = table
+    slide = replace(slide, source=replace(slide.source, sdata=whole))
+    notification_manager.records.clear()
+    entry = session.add(slide)
+    assert entry.table is None
+    assert len(session.viewer.layers) == 2
+    told = [str(record.message) for record in notification_manager.records]
+    assert [("theirs cannot be shown" in one, "<" in one, len(one) < 500) for one in told] == (
+        [] if odd == "regions" else [(True, False, True)]
+    )
+
+
+def test_of_two_stored_predictions_the_later_is_shown_and_both_are_told(
+    session: Session, section: Path, tmp_path: Path, tiny_table: AnnData
+) -> None:
+    store = tmp_path / "s.zarr"
+    for i, name in enumerate(("zebra", "aardvark")):  # the names do not tell which is the later
+        table = tiny_table.copy()
+        table.X = table.X + i
+        table.uns["hyperst"]["run"] = json.dumps({"at": f"2026-01-0{i + 1}T00:00:00+00:00"})
+        write_table(open_slide(store if i else section), table, store, table=name)
+    notification_manager.records.clear()
+    entry = session.add(open_slide(store))
+    assert entry.table_name == "aardvark"
+    assert list(entry.stored) == ["zebra", "aardvark"]
+    assert "2 predictions, zebra, aardvark: aardvark is shown" in str(notification_manager.records[-1].message)
+    layer = session.layer_of(entry, "predicted")
+    assert layer is not None
+    later = np.asarray(layer.features["value"])
+    session.show_stored(entry, "zebra")
+    np.testing.assert_allclose(later - np.asarray(layer.features["value"]), 1, rtol=1e-5)
+    with pytest.raises(HyperSTError, match="no prediction 'lion'"):
+        session.show_stored(entry, "lion")
 
 
 def test_a_table_of_somebody_elses_is_neither_hidden_nor_overwritten(

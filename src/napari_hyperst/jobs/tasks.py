@@ -94,6 +94,7 @@ def _export(task: ExportTask, report: Report) -> None:
         measured=task.measured,
         table=task.table,
         overwrite=task.overwrite,
+        copy=task.copy_store,
     )
     report("done", {"store": str(written)})
 

@@ -105,6 +105,8 @@ class ExportTask(BaseModel):
         What to call the table in a store; as ``export`` does if not told.
     overwrite
         Whether a file of the same format may be replaced.
+    copy_store
+        Whether a new store is a copy of the slide's own, with all its elements.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -117,6 +119,7 @@ class ExportTask(BaseModel):
     measured: bool = False
     table: str | None = None
     overwrite: bool = False
+    copy_store: bool = False
 
 
 class ConvertTask(BaseModel):

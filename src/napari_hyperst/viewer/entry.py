@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS
-from napari_hyperst.viewer.maps import Map
+from napari_hyperst.viewer.maps import Map, maps_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,6 +37,8 @@ class Entry:
         The table of its prediction, and what it is called; None where there is none yet.
     result
         The file with that table, of the job that predicted it; None where it was in the store.
+    stored
+        The tables of the predictions that were in its store, by name, the one made last at the end.
     """
 
     key: str
@@ -47,6 +49,11 @@ class Entry:
     maps: tuple[Map, ...] = ()
     predicted: Slide | None = None
     mask_kept: bool = True
+    stored: dict[str, AnnData] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Have no prediction."""
+        self.table, self.table_name, self.result, self.predicted, self.maps = None, "", None, None, maps_of(None)
 
     @property
     def ref(self) -> SlideRef:
@@ -67,8 +74,9 @@ def first_gene(table: AnnData) -> str:
 
 def annotates(table: AnnData, spots: str) -> bool:
     """Whether a table of a store is a prediction of these spots."""
-    region = table.uns.get("spatialdata_attrs", {}).get("region")
-    return OURS in table.uns and region in (spots, [spots])
+    attrs = table.uns.get("spatialdata_attrs")
+    region = attrs.get("region") if isinstance(attrs, dict) else None
+    return OURS in table.uns and (region == spots if isinstance(region, str) else list(region or ()) == [spots])
 
 
 #: What slides have been called in this process: a name is given once, so that nothing late is taken for another's.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_hyperst.errors import HyperSTError, ScaleError, unmarked
+from napari_hyperst.errors import HyperSTError, ScaleError, plain, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS, ours
-from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
+from napari_hyperst.viewer.entry import Entry, first_gene, unlike
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.layers import (
     LayerData,
@@ -26,6 +26,7 @@ from napari_hyperst.viewer.layers import (
 from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
 from napari_hyperst.viewer.opening import open_in_thread
 from napari_hyperst.viewer.preferences import colormap, events, percentiles
+from napari_hyperst.viewer.stored import stored_predictions
 from napari_hyperst.viewer.tissue import lay, settle, watch
 
 if TYPE_CHECKING:
@@ -109,13 +110,39 @@ class Session:
             del self.entries[entry.key]
             raise
         self.activate(entry.key)
-        for name, table in slide.sdata.tables.items():
-            if annotates(table, slide.source.spots):
-                try:
-                    self.set_prediction(entry.key, table, name)
-                except (ValueError, KeyError) as error:  # a table of another version, or changed by hand
-                    _warn(f"{slide.path}: the prediction {name!r} cannot be shown ({error})")
+        entry.stored = stored_predictions(slide, _warn)
+        if entry.stored:
+            self.show_stored(entry, next(reversed(entry.stored)))
         return entry
+
+    def show_stored(self, entry: Entry, name: str) -> None:
+        """Show another of the predictions that a slide's store holds; which there are is told.
+
+        Parameters
+        ----------
+        entry
+            The slide.
+        name
+            One of ``entry.stored``.
+
+        Raises
+        ------
+        HyperSTError
+            If it is none of them.
+        """
+        if name not in entry.stored:
+            raise HyperSTError(f"there is no prediction {name!r}", where=entry.slide.path, do="choose one of the list")
+        try:
+            self.set_prediction(entry.key, entry.stored[name], name)
+        except Exception as error:  # the table is anybody's, and may be odd in ways that nobody foresaw
+            entry.forget()
+            for layer in self._overlays(entry):
+                self.viewer.layers.remove(layer)
+            _warn(f"{entry.slide.path}: the prediction {name} cannot be shown ({plain(str(error), 200)})")
+            return
+        if len(entry.stored) > 1:
+            _tell(f"{entry.slide.path.name} holds {len(entry.stored)} predictions, {', '.join(entry.stored)}: {name} "
+                  "is shown")  # fmt: skip
 
     def register(self, slide: Slide) -> tuple[Entry, list[LayerData]]:
         """Take a slide in, and return its layers for somebody else to add."""
@@ -484,6 +511,12 @@ def show_slide(viewer: ViewerModel, slide: Slide) -> Entry:
 def entry_of(key: str) -> Entry | None:
     """Return a slide that is open in any viewer."""
     return next((session.entries[key] for session in _SESSIONS.values() if key in session.entries), None)
+
+
+def _tell(message: str) -> None:
+    from napari.utils.notifications import show_info
+
+    show_info(message)
 
 
 def _warn(message: str) -> None:

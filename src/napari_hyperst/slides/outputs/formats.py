@@ -68,14 +68,17 @@ def output_format(path: str | Path) -> OutputFormat:
     raise StoreError(f"nothing is written that ends in {path.suffix}", where=path, do=f"name it with one of {known}")
 
 
-def check_request(found: OutputFormat, path: Path, gene: str | None, measured: bool) -> None:
+def check_request(found: OutputFormat, path: Path, gene: str | None, measured: bool, copy: bool = False) -> None:
     """Check that a format can do what is asked of it.
 
     Raises
     ------
     ConfigError
-        If it needs a gene and none is named, or holds all genes and one is named, or cannot hold measured values.
+        If it needs a gene and none is named, or holds all genes and one is named, or cannot hold measured values, or a
+        copy is asked for of what is no store.
     """
+    if copy and found is not STORE:
+        raise ConfigError(f"{_one(found)} is no copy of a store", where=path, do="leave that out (--copy, or copy=)")
     if found.gene == "needed" and gene is None:
         raise ConfigError(f"{_one(found)} holds one gene", where=path, do="name it (--gene, or gene=)")
     if found.gene == "none" and gene is not None:

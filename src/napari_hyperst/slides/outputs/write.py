@@ -25,6 +25,7 @@ def export(
     measured: bool = False,
     table: str | None = None,
     overwrite: bool = False,
+    copy: bool = False,
     command: str = "",
 ) -> Path:
     """Write a prediction in the format that the path's ending names.
@@ -54,6 +55,8 @@ def export(
         What to call the table in a store; ``<measured table>_hyperst``, or ``hyperst`` where nothing was measured.
     overwrite
         Whether a file of the same format may be replaced. Of a store only a table of ours ever is.
+    copy
+        Whether a new store is a copy of the slide's own, with all its elements.
     command
         What made the prediction, for the record.
 
@@ -69,7 +72,7 @@ def export(
     StoreError
         If something is there already, or it cannot be written. Nothing is left behind then.
     """
-    check_output(prediction.slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite)
+    check_output(prediction.slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
     return write_output(
         prediction.slide,
         prediction_table(prediction, command),
@@ -78,6 +81,7 @@ def export(
         measured=measured,
         table=table,
         overwrite=overwrite,
+        copy=copy,
     )
 
 
@@ -89,6 +93,7 @@ def check_output(
     measured: bool = False,
     table: str | None = None,
     overwrite: bool = False,
+    copy: bool = False,
 ) -> None:
     """Check that ``export`` may write there what is asked, before the work of predicting is done.
 
@@ -96,7 +101,7 @@ def check_output(
     ----------
     slide
         The slide to be predicted.
-    path, gene, measured, table, overwrite
+    path, gene, measured, table, overwrite, copy
         As for ``export``.
 
     Raises
@@ -106,9 +111,9 @@ def check_output(
     """
     path = Path(path).expanduser()
     found = output_format(path)
-    check_request(found, path, gene, measured)
+    check_request(found, path, gene, measured, copy)
     if found is STORE:
-        check_target(slide, path, table)
+        check_target(slide, path, table, copy=copy)
     else:
         is_ours = is_ome_zarr_of_ours if found.name == "OME-Zarr" else Path.is_file
         check_free(path.absolute(), overwrite, is_ours)
@@ -123,6 +128,7 @@ def write_output(
     measured: bool = False,
     table: str | None = None,
     overwrite: bool = False,
+    copy: bool = False,
 ) -> Path:
     """Write the table of a prediction, new or out of a store, as ``export`` does.
 
@@ -132,7 +138,7 @@ def write_output(
         The slide that the table annotates.
     annotation
         From ``prediction_table``, or a prediction's table of a store.
-    path, gene, measured, table, overwrite
+    path, gene, measured, table, overwrite, copy
         As for ``export``.
 
     Returns
@@ -146,7 +152,7 @@ def write_output(
         As ``export``.
     """
     path = Path(path).expanduser()
-    check_output(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite)
+    check_output(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
     check_table(slide, annotation, path)
     check_gene(annotation, gene)
     path = path.absolute()
@@ -178,5 +184,5 @@ def write_output(
 
             write_geojson(slide, annotation, path, gene, measured)
         case _:
-            return write_table(slide, annotation, path, table=table)
+            return write_table(slide, annotation, path, table=table, copy=copy)
     return path

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.files import recover
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import FORMATS, Format, format_of
 from napari_hyperst.slides.readers import (
@@ -86,7 +85,6 @@ def open_slide(
         If the path holds no slide, or a part of it is missing, broken or contradicts the rest.
     """
     path = Path(path).expanduser()
-    recover(path)
     try:
         there = path.exists()
     except OSError as error:

@@ -14,6 +14,7 @@ from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
+from napari_hyperst.slides.commit import recover_store
 from napari_hyperst.slides.formats import bin_size_um
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.readers.stored import check_store
@@ -45,6 +46,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     SlideError
         If the store is broken, lacks an image or spots, or holds several that fit and none was named.
     """
+    recover_store(path)
     try:
         check_store(path)
         sdata = read_zarr(path)
