@@ -21,6 +21,7 @@ from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.nouns.tasks import ConvertTask, SlideRef
+from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.options import (
     AsJson,
     Assignments,
@@ -372,6 +373,8 @@ def _describe(prediction: Any, store: Path) -> dict[str, Any]:
 
 
 def _describe_slide(slide: Any) -> dict[str, Any]:
+    from napari_hyperst.slides.tiles import complete_niches
+
     height, width = slide.image.shape_px
     content: dict[str, Any] = {
         "slide": str(slide.path),
@@ -385,7 +388,7 @@ def _describe_slide(slide: Any) -> dict[str, Any]:
         "spot_diameter_um": slide.spots.diameter_um,
         "lattice": slide.lattice.kind,
         "pitch_um": slide.pitch_um if slide.lattice.kind != "none" else None,
-        "complete_niches": int(slide.lattice.complete.sum()),
+        "complete_niches": int(complete_niches(slide, TileSpec()).sum()),
     }
     if slide.counts is not None:
         content |= {

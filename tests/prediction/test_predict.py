@@ -16,7 +16,7 @@ from napari_hyperst.nouns.checkpoint import TrainingSlide
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides.tiles import read_tiles, spots_with_tiles
+from napari_hyperst.slides.tiles import niche_um, read_tiles, spots_with_tiles
 
 
 def test_rows_belong_to_their_spots(tiny_section: Path, tiny_checkpoint: Checkpoint) -> None:
@@ -61,10 +61,8 @@ def test_spots_that_see_a_reflection_are_flagged(tiny_section: Path, tiny_checkp
     slide = open_slide(tiny_section)
     prediction = predict(slide, tiny_checkpoint)
     assert 0 < prediction.inside_image.sum() < len(prediction.spots)
-    edge = np.ones(len(slide.spots), dtype=bool)
-    for tiles in read_tiles(slide, TileSpec(), prediction.spots):
-        edge[tiles.spots] = tiles.edge
-    assert np.array_equal(prediction.inside_image, ~edge[prediction.spots])
+    inside = slide.inside(niche_um(slide, TileSpec()))
+    assert np.array_equal(prediction.inside_image, inside[prediction.spots])
     assert prediction.inside_image[prediction.complete_niche].all()
 
 

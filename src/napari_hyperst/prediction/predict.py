@@ -22,7 +22,7 @@ from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.prediction.maps import distances_from_origin, entailment_cones, poincare_disk
 from napari_hyperst.slides.expression import counts_are_raw, log2_counts, measured_genes, niche_counts, spot_counts
 from napari_hyperst.slides.slide import Slide
-from napari_hyperst.slides.tiles import TileBatch, niche_um, read_tiles, spots_with_tiles
+from napari_hyperst.slides.tiles import TileBatch, complete_niches, niche_um, read_tiles, spots_with_tiles
 
 #: Called with how many spots are done, and of how many.
 Progress = Callable[[int, int], None]
@@ -118,7 +118,7 @@ def predict(
         disk=poincare_disk(points, c) if hyperbolic else {},
         norms=distances_from_origin(points, c, alignment.geometry),
         cones=entailment_cones(points, alignment.relations, c, alignment.min_radius, alignment.geometry),
-        complete_niche=(slide.lattice.complete & slide.inside(side))[spots],
+        complete_niche=complete_niches(slide, spec)[spots],
         inside_image=slide.inside(max(spec.spot_um, side))[spots],
         in_training=np.full(len(spots), checkpoint.card.has_seen(slide.fingerprint)),
         curvature=c,

@@ -129,14 +129,18 @@ def niche_counts(slide: Slide, spot: NDArray[np.float32]) -> NDArray[np.float32]
     NDArray
         (n, G) float32; NaN rows for spots that are uncounted themselves.
     """
-    counted = np.flatnonzero(slide.count_rows >= 0)
-    ring = slide.lattice.ring[counted]
-    there = (ring >= 0) & (slide.count_rows[ring] >= 0)
+    counted, ring = slide.count_rows >= 0, slide.lattice.ring
+    there = (ring >= 0) & counted[ring] & counted[:, None]
+    each = there.sum(axis=1)
+    neighbours = sparse.csr_matrix(
+        (np.ones(each.sum(), np.float32), ring[there], np.concatenate([[0], np.cumsum(each)])), shape=(len(ring),) * 2
+    )
     filled = np.nan_to_num(spot)
-    total = filled[counted] + np.einsum("nk,nkg->ng", there.astype(np.float32), filled[ring], optimize=True)
-    means = np.full_like(spot, np.nan)
-    means[counted] = total / (1 + there.sum(axis=1, keepdims=True))
-    means[:, np.isnan(spot[counted]).all(axis=0)] = np.nan
+    means = np.asarray(neighbours @ filled)
+    means += filled
+    means /= 1 + each[:, None]
+    means[~counted] = np.nan
+    means[:, np.isnan(spot).all(axis=0)] = np.nan
     return means
 
 

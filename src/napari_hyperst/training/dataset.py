@@ -28,7 +28,7 @@ from napari_hyperst.slides.expression import (
 )
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.stains import StainMap
-from napari_hyperst.slides.tiles import fit_stains, niche_um, read_tiles, spots_with_tiles
+from napari_hyperst.slides.tiles import complete_niches, fit_stains, niche_um, read_tiles, spots_with_tiles
 from napari_hyperst.training.encoding import SYMMETRIES, Progress, encode_tiles, turn, turn_each
 from napari_hyperst.training.prefix_cache import map_states
 from napari_hyperst.training.stain import change_stains, draw_stains
@@ -229,7 +229,7 @@ class TrainingSet:
 
 
 def trainable_spots(slide: Slide, spec: TileSpec, complete_niches_only: bool = False) -> NDArray[np.intp]:
-    """Return the indices of the spots that have counts and whose spot tile lies in the image.
+    """Return the indices of the spots that have counts and whose spot tile lies in the image, or niche is complete.
 
     Raises
     ------
@@ -239,7 +239,7 @@ def trainable_spots(slide: Slide, spec: TileSpec, complete_niches_only: bool = F
     spots = spots_with_tiles(slide, spec)
     kept = spots[slide.count_rows[spots] >= 0]
     if complete_niches_only:
-        kept = kept[slide.lattice.complete[kept]]
+        kept = kept[complete_niches(slide, spec)[kept]]
     if len(kept) == 0:
         raise SlideError("has no spot to train on", where=slide.path, do="give a slide with counts in tissue")
     return kept
