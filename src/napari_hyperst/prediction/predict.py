@@ -120,7 +120,7 @@ def predict(
         cones=entailment_cones(points, alignment.relations, c, alignment.min_radius, alignment.geometry),
         complete_niche=complete_niches(slide, spec)[spots],
         inside_image=slide.inside(max(spec.spot_um, side))[spots],
-        in_training=np.full(len(spots), checkpoint.card.has_seen(slide.fingerprint)),
+        in_training=np.full(len(spots), _is_known(slide, checkpoint.card)),
         curvature=c,
         card=checkpoint.card,
         checkpoint_hash=checkpoint.sha256,
@@ -234,6 +234,11 @@ def _measured(slide: Slide, checkpoint: Checkpoint) -> Measured | None:
         return None
     spot = spot_counts(slide, genes)
     return log2_counts(spot), log2_counts(niche_counts(slide, spot))
+
+
+def _is_known(slide: Slide, card: Card) -> bool:
+    """Tell whether a slide was trained on: by its spots, or by its H&E where they were laid over it."""
+    return card.has_seen(slide.fingerprint, slide.picture_fingerprint if slide.source.laid else None)
 
 
 def _warn_of_scale(slide: Slide, checkpoint: Checkpoint) -> None:

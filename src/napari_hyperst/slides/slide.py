@@ -16,6 +16,7 @@ from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, ScaleError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.slides.fingerprint import picture_fingerprint
 from napari_hyperst.slides.genes import GeneColumns
 from napari_hyperst.slides.image import FILE_KEY, Pyramid
 from napari_hyperst.slides.lattice import Lattice, LatticeKind, lattice_from_array, lattice_from_centres
@@ -175,6 +176,11 @@ class Slide:
         for spot in sorted(f"{i}@{x},{y}" for i, (x, y) in zip(self.spots.ids, centres, strict=True)):
             digest.update(spot.encode() + b"\n")
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def picture_fingerprint(self) -> str | None:
+        """Hash of px of the H&E, by which a bare picture of a section is known; None where it shows nothing."""
+        return picture_fingerprint(self.image)
 
     def boxes_px(self, side_um: float) -> NDArray[np.float64]:
         """Return (n, 4) squares of side ``side_um`` around the spots, (left, top, right, bottom) in level-0 px."""
