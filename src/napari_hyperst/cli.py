@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -10,18 +11,18 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from napari_hyperst.descriptions import describe_prediction, describe_slide
 from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.nouns.tasks import ConvertTask, SlideRef
-from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.options import (
     AsJson,
     Assignments,
@@ -65,19 +66,40 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict the expression of a checkpoint's genes, and write it into a SpatialData Zarr."""
-    from napari_hyperst.models.checkpoint import load_checkpoint
-    from napari_hyperst.prediction import predict as run
-    from napari_hyperst.slides import open_slide
-    from napari_hyperst.slides.export import check_target, export
+    from napari_hyperst.files import check_place
+    from napari_hyperst.models.checkpoint_files import find_checkpoint
+    from napari_hyperst.slides.inspection import inspect_slide
 
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"there is no precision {precision!r}", do="use auto, float32 or bfloat16")
+    _check_lengths(mpp, pitch, spot)
     targets = _targets(slides, out)
+    laying = any(given is not None for given in (pitch, spot, tissue))
+    for path, target in zip(slides, targets, strict=True):
+        inspect_slide(path.expanduser(), image=image is not None, table=table is not None, laying=laying)
+        if len(slides) == 1 or out.is_dir():
+            check_place(target.expanduser(), path.expanduser())
+    find_checkpoint(checkpoint)
+
+    from napari_hyperst.slides import open_slide
+    from napari_hyperst.slides.export import check_target, export
+
+    def opened() -> Iterator[tuple[Any, Path]]:
+        for path, target in zip(slides, targets, strict=True):
+            slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
+            if len(slides) > 1:  # not before one of them opens
+                _make_folder(out)
+            check_target(slide, target)
+            yield slide, target
+
+    rest = opened()
+    first = next(rest)  # before torch and the checkpoint are loaded, which takes longer than to open a slide
+    from napari_hyperst.models.checkpoint import load_checkpoint
+    from napari_hyperst.prediction import predict as run
+
     loaded = load_checkpoint(checkpoint)
     results = []
-    for path, target in zip(slides, targets, strict=True):
-        slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
-        check_target(slide, target)
+    for slide, target in itertools.chain([first], rest):
         prediction = run(
             slide,
             loaded,
@@ -87,7 +109,7 @@ def predict(
             precision=precision,  # type: ignore[arg-type]
         )
         store = export(prediction, target, command=_command())
-        results.append(_describe(prediction, store))
+        results.append(describe_prediction(prediction, store))
     say(results[0] if len(results) == 1 else {"slides": results}, as_json)
 
 
@@ -110,10 +132,7 @@ def convert(
     from napari_hyperst.jobs.foreground import convert_here
 
     started = time.perf_counter()
-    lengths = (("--mpp", mpp, "scale in µm/px"), ("--pitch", pitch, "length in µm"), ("--spot", spot, "length in µm"))
-    for option, number, what in lengths:
-        if number is not None and not 0 < number < float("inf"):
-            raise ConfigError(f"{number} is no {what}", where=option, do="state a positive number")
+    _check_lengths(mpp, pitch, spot)
     ref = SlideRef(
         path=slide.expanduser().absolute(), mpp=mpp, image=image, table=table, pitch_um=pitch, spot_um=spot,
         tissue=None if tissue is None else tissue.expanduser().absolute(),
@@ -138,20 +157,20 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Tell what a slide holds and at what scale, what a table was made with, or what a checkpoint is."""
-    from napari_hyperst.models.checkpoint import CARD, load_checkpoint
-    from napari_hyperst.slides import open_slide
+    from napari_hyperst.models.checkpoint_files import is_checkpoint
 
-    if (
-        what.startswith("hf://")
-        or (Path(what) / CARD).is_file()
-        or (not Path(what).exists() and what in bundled_checkpoints())
-    ):
+    if is_checkpoint(what):
+        from napari_hyperst.models.checkpoint import load_checkpoint
+
         loaded = load_checkpoint(what)
         card = loaded.card.model_dump(mode="json")
         say({"checkpoint": what, "genes": len(loaded.panel), "sha256": loaded.sha256, **card}, as_json)
     else:
+        from napari_hyperst.slides import open_slide
+
+        _check_lengths(mpp, pitch, spot)
         say(
-            _describe_slide(
+            describe_slide(
                 open_slide(what, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
             ),
             as_json,
@@ -251,7 +270,7 @@ def demo(
     _make_folder(out)
     store = export(prediction, out / "C2.zarr", command=_command())
     picture = draw_prediction(prediction, out / "C2.png")
-    say({**_describe(prediction, store), "picture": str(picture)}, as_json)
+    say({**describe_prediction(prediction, store), "picture": str(picture)}, as_json)
 
 
 @app.command()
@@ -321,6 +340,13 @@ def _spread_lists(words: list[str]) -> list[str]:
     return spread
 
 
+def _check_lengths(mpp: float | None, pitch: float | None, spot: float | None) -> None:
+    lengths = (("--mpp", mpp, "scale in µm/px"), ("--pitch", pitch, "length in µm"), ("--spot", spot, "length in µm"))
+    for option, number, what in lengths:
+        if number is not None and not 0 < number < float("inf"):
+            raise ConfigError(f"{number} is no {what}", where=option, do="state a positive number")
+
+
 def _targets(slides: list[Path], out: Path) -> list[Path]:
     """Return one store for each slide: ``out`` itself for one, ``out/<name>.zarr`` for several."""
     if len(slides) == 1:
@@ -331,7 +357,6 @@ def _targets(slides: list[Path], out: Path) -> list[Path]:
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
         raise StoreError(f"several slides would be written to {twice[0]}", where=out, do="predict them one by one")
-    _make_folder(out)
     return targets
 
 
@@ -346,64 +371,6 @@ def _free_folder(out: Path) -> Path:
     """Return the folder, or the first of its name with a number where nothing is yet."""
     candidates = (out if i == 1 else out.with_name(f"{out.name}-{i}") for i in range(1, 1000))
     return next(folder for folder in candidates if not folder.exists())
-
-
-def _describe(prediction: Any, store: Path) -> dict[str, Any]:
-    from napari_hyperst.nouns.metrics import summarise
-
-    seconds = float(prediction.run["seconds"])
-    content: dict[str, Any] = {
-        "store": str(store),
-        "slide": str(prediction.slide.path),
-        "checkpoint": prediction.card.name,
-        "device": prediction.run["device"],
-        "spots": len(prediction.spots),
-        "genes": len(prediction.panel),
-        "mpp": prediction.slide.mpp,
-        "seconds": seconds,
-        "tiles_per_second": 2 * len(prediction.spots) / seconds,
-        "in_training": bool(prediction.in_training.any()),
-        "violating": {
-            cones.relation.name: float((cones.violation[cones.violation >= 0] > 0).mean()) for cones in prediction.cones
-        },
-    }
-    if prediction.measured is not None:
-        content |= summarise(prediction.expression, prediction.measured)
-    return content
-
-
-def _describe_slide(slide: Any) -> dict[str, Any]:
-    from napari_hyperst.slides.tiles import complete_niches
-
-    height, width = slide.image.shape_px
-    content: dict[str, Any] = {
-        "slide": str(slide.path),
-        "name": slide.name,
-        "image": slide.source.image,
-        "width_px": width,
-        "height_px": height,
-        "levels": len(slide.image.levels),
-        "mpp": slide.mpp,
-        "spots": len(slide.spots),
-        "spot_diameter_um": slide.spots.diameter_um,
-        "lattice": slide.lattice.kind,
-        "pitch_um": slide.pitch_um if slide.lattice.kind != "none" else None,
-        "complete_niches": int(complete_niches(slide, TileSpec()).sum()),
-    }
-    if slide.counts is not None:
-        content |= {
-            "table": slide.source.table,
-            "genes": slide.counts.n_vars,
-            "counted_spots": int((slide.count_rows >= 0).sum()),
-        }
-    predictions = {
-        name: {key: value for key, value in table.uns["hyperst"].items() if isinstance(value, str | float | int)}
-        for name, table in slide.sdata.tables.items()
-        if "hyperst" in table.uns
-    }
-    if predictions:
-        content["predictions"] = predictions
-    return content
 
 
 def _command() -> str:

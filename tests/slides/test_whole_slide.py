@@ -184,7 +184,10 @@ def test_a_scale_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_scale_that_contradicts_the_files_is_told_and_taken(tif: Path) -> None:
-    with pytest.warns(HyperSTWarning, match=r"stated 1 µm/px contradicts the 2 µm/px that the file records"):
+    with pytest.warns(
+        HyperSTWarning,
+        match=r"1 µm/px is used, by what was stated, which contradicts the 2 µm/px by what the file records; check",
+    ):
         assert open_slide(tif, 1.0).mpp == 1.0
 
 

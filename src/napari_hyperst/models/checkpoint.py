@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import tempfile
@@ -12,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -20,15 +18,20 @@ from torch import nn
 from napari_hyperst.errors import CheckpointError
 from napari_hyperst.files import replace_folder
 from napari_hyperst.models.build import build_method
+from napari_hyperst.models.checkpoint_files import (
+    CARD,
+    GENES,
+    WEIGHTS,
+    find_checkpoint,
+    read_card,
+    read_panel,
+    write_panel,
+)
 from napari_hyperst.models.encoders import encoder_spec, weights_sha256
 from napari_hyperst.models.hub import FOLDER_VARIABLE
 from napari_hyperst.models.method import Method
-from napari_hyperst.nouns.bundled import BUNDLED_CHECKPOINTS, bundled_checkpoints
 from napari_hyperst.nouns.checkpoint import Card
 from napari_hyperst.nouns.panel import GenePanel
-
-WEIGHTS, GENES, CARD = "model.safetensors", "genes.csv", "card.json"
-_HUB = "hf://"
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,7 @@ def save_checkpoint(
     try:
         tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if _is_trained(name)}
         save_file(tensors, staged / WEIGHTS)
-        with (staged / GENES).open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([["gene"], *([gene] for gene in panel.genes)])
+        write_panel(staged / GENES, panel)
         (staged / CARD).write_text(card.model_dump_json(indent=2) + "\n")
         if also is not None:
             also(staged)
@@ -113,12 +115,9 @@ def load_checkpoint(ref: str | Path) -> Checkpoint:
     CheckpointError
         If there is none, a file is missing or broken, or its encoder is not the one it was trained on.
     """
-    folder = _find(str(ref))
-    for name in (WEIGHTS, GENES, CARD):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"no {name}, so this is no checkpoint", where=folder, do="give a checkpoint's folder")
-    card = _read_card(folder / CARD)
-    panel = _read_panel(folder / GENES, card)
+    folder = find_checkpoint(str(ref))
+    card = read_card(folder / CARD)
+    panel = read_panel(folder / GENES, card)
     spec = encoder_spec(card.method.encoder)
     if weights_sha256(spec.weights) != card.encoder_sha256:
         raise CheckpointError(
@@ -134,65 +133,6 @@ def load_checkpoint(ref: str | Path) -> Checkpoint:
 
 def _is_trained(name: str) -> bool:
     return not name.startswith("encoder.") or "lora_" in name
-
-
-def _find(ref: str) -> Path:
-    if ref.startswith(_HUB):
-        return _fetch(ref)
-    folder = Path(ref).expanduser()
-    if folder.is_dir():
-        return folder
-    if ref in bundled_checkpoints():
-        return BUNDLED_CHECKPOINTS / ref
-    raise CheckpointError(
-        "there is no such checkpoint",
-        where=ref,
-        do=f"give a folder, hf://owner/repo, or {', '.join(bundled_checkpoints())}",
-    )
-
-
-def _fetch(ref: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repo = ref.removeprefix(_HUB)
-    try:
-        return Path(snapshot_download(repo, allow_patterns=[WEIGHTS, GENES, CARD]))
-    except GatedRepoError as error:
-        raise CheckpointError(
-            "is gated", where=ref, do=f"ask for access at huggingface.co/{repo}, then run: hf auth login"
-        ) from error
-    except HFValidationError as error:
-        raise CheckpointError(f"names no repository ({error})", where=ref, do="write hf://owner/repo") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"cannot be fetched ({error})", where=ref, do="check the name and the network, or give a folder"
-        ) from error
-
-
-def _read_card(path: Path) -> Card:
-    try:
-        return Card.model_validate_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"cannot be read ({error})", where=path, do="copy the checkpoint again") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(
-            f"is no card of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-            where=path,
-            do="update napari-hyperst, or copy the checkpoint again",
-        ) from error
-
-
-def _read_panel(path: Path, card: Card) -> GenePanel:
-    try:
-        with path.open(newline="") as file:
-            genes = tuple(row["gene"] for row in csv.DictReader(file))
-        if not genes or not all(genes):
-            raise ValueError("no genes")
-        return GenePanel(genes, card.panel_method, card.panel_slides, card.transform)
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise CheckpointError(f"is no list of genes ({error})", where=path, do="copy the checkpoint again") from error
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

@@ -20,7 +20,15 @@ from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding, modality
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.prediction.maps import distances_from_origin, entailment_cones, poincare_disk
-from napari_hyperst.slides.expression import counts_are_raw, log2_counts, measured_genes, niche_counts, spot_counts
+from napari_hyperst.slides.expression import (
+    counts_are_raw,
+    log2_counts,
+    measured_genes,
+    names_on,
+    niche_counts,
+    spot_counts,
+)
+from napari_hyperst.slides.genes import why_none_is_found
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.tiles import TileBatch, complete_niches, niche_um, read_tiles, spots_with_tiles
 
@@ -209,14 +217,15 @@ def _measured(slide: Slide, checkpoint: Checkpoint) -> Measured | None:
     """Return measured expression of spots and niches on the checkpoint's genes; None where there are no raw counts."""
     if slide.counts is None:
         return None
-    genes = checkpoint.panel.genes
+    genes = names_on(slide, checkpoint.panel)
     missing = sorted(gene for gene, there in zip(genes, measured_genes(slide, genes), strict=True) if not there)
     if len(missing) == len(genes):
+        why = why_none_is_found(genes, slide.counts.var_names)
         raise CheckpointError(
             f"none of the checkpoint's {len(genes)} genes ({', '.join(genes[:3])}, …) is among the slide's "
-            f"{slide.counts.n_vars} ({', '.join(slide.counts.var_names[:3])}, …)",
+            f"{slide.counts.n_vars} ({', '.join(slide.counts.var_names[:3])}, …)" + (f": {why[0]}" if why else ""),
             where=slide.path,
-            do="use a checkpoint of this species and naming",
+            do=why[1] if why else "use a checkpoint of this species",
         )
     if missing:
         warnings.warn(

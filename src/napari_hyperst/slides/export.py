@@ -19,7 +19,7 @@ from spatialdata import SpatialData, read_zarr
 from spatialdata.models import TableModel
 
 from napari_hyperst.errors import HyperSTError, StoreError
-from napari_hyperst.files import exchange
+from napari_hyperst.files import check_place, exchange
 from napari_hyperst.nouns.metrics import error_by_gene, pearson_by_gene
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.slides.convert import self_contained
@@ -121,10 +121,7 @@ def check_target(slide: Slide, path: str | Path, table: str | None = None) -> No
     own = sdata.path is not None and Path(sdata.path).resolve() == path.resolve()
     if path.exists() and not own and slide.source.laid and slide.path.resolve() == path.resolve():
         raise StoreError("holds other spots than were laid now", where=path, do="name a new store for these")
-    if path.exists() and not own:
-        raise StoreError("is there already", where=path, do="name a new store, or the one the slide was opened from")
-    if not path.absolute().parent.is_dir():
-        raise StoreError("there is no such folder", where=path.absolute().parent, do="make it first")
+    check_place(path, path if own else None)
 
 
 def _check_name(sdata: SpatialData, name: str, path: Path) -> None:
