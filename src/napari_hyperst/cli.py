@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
 import platform
 import shlex
@@ -315,7 +314,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = _spread_lists(list(sys.argv[1:] if arguments is None else arguments))
     warnings.showwarning = show_warning
     warnings.simplefilter("always", category=HyperSTWarning)
-    logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # it warns of each mask that lies in no picture's group
     try:
         app(args=words, prog_name="napari-hyperst", standalone_mode=True)
     except HyperSTError as error:

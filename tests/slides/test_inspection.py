@@ -85,9 +85,7 @@ CELLS = ("cell_segmentations.geojson", "filtered_feature_cell_matrix.h5", "spati
 @pytest.mark.parametrize("opened", ["", "outs", "outs/segmented_outputs"])
 def test_segmented_cells_are_refused_and_the_bins_named(opened: str, tmp_path: Path) -> None:
     touch(*(f"outs/segmented_outputs/{name}" for name in CELLS), "outs/spatial/tissue_hires_image.png")(tmp_path)
-    with pytest.raises(
-        SlideError, match=r"holds single cells \(segmented_outputs\).*; open binned_outputs"
-    ):
+    with pytest.raises(SlideError, match=r"holds single cells \(segmented_outputs\).*; open binned_outputs"):
         inspect_slide(tmp_path / opened)
     touch("outs/binned_outputs/square_008um/spatial/scalefactors_json.json")(tmp_path)
     if opened != "outs/segmented_outputs":

@@ -19,7 +19,7 @@ from napari_hyperst.slides.chunks import ChunkCache, Pieces, Region
 from napari_hyperst.slides.image import Pyramid, spread
 from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Slide
-from napari_hyperst.slides.stains import Macenko, StainMap, WhiteBalance
+from napari_hyperst.slides.stains import Macenko, Reinhard, StainMap, WhiteBalance
 
 #: Side of the blocks of spots whose tiles are read together, in px of the level of their spot tiles.
 _BLOCK_PX = 2048
@@ -132,13 +132,19 @@ def fit_stains(slide: Slide, spec: TileSpec) -> StainMap | None:
         return None
     if spec.stain == "white_balance":
         return WhiteBalance.fit(_overview(slide.image), slide.path)
+    method = Macenko if spec.stain == "macenko" else Reinhard
+    return method.fit(_stain_pixels(slide, spec), slide.path)
+
+
+def _stain_pixels(slide: Slide, spec: TileSpec) -> NDArray[np.uint8]:
+    """Return (n, 3) px of spot tiles spread over a slide."""
     spots = spots_with_tiles(slide, spec)
     spots = spots[np.lexsort(slide.spots.centres_px[spots].T)]
     spots = spots[np.linspace(0, len(spots) - 1, min(len(spots), _STAIN_SPOTS)).astype(np.intp)]
     kind = _Kind.of(slide, spec.spot_um, spec.pixels)
     tiles = [cut for _, (cut,) in _read(slide, [kind], spots, batch=1, threads=_threads())]
     pixels = np.concatenate(tiles).reshape(-1, 3)
-    return Macenko.fit(pixels[:: max(1, len(pixels) // _STAIN_PX)], slide.path)
+    return pixels[:: max(1, len(pixels) // _STAIN_PX)]
 
 
 def read_tiles(

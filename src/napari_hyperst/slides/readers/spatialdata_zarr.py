@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from napari_hyperst.slides.slide import Source
 ATTRS_KEY = "hyperst"
 #: How spatialdata-io ends the names of one H&E at several resolutions, the finest first, and of another image.
 _RESOLUTIONS = ("_full_image", "_hires_image", "_lowres_image")
+#: ome-zarr tells on standard error of each mask that lies in no picture's group, as SpatialData has them.
+logging.getLogger("ome_zarr.reader").addFilter(lambda record: "no parent found" not in str(record.msg))
 _INSTRUMENT = "_cytassist_image"
 _COLOURS = (1, 3, 4)
 
