@@ -186,9 +186,7 @@ def test_mrxs_without_openslide_says_what_to_install(tmp_path: Path, monkeypatch
     path = tmp_path / "a.mrxs"
     path.touch()
     assert format_of(path) == "whole_slide"
-    with pytest.raises(
-        SlideError, match="need openslide, which is not installed; pip install 'napari-hyp"
-    ):
+    with pytest.raises(SlideError, match="need openslide, which is not installed; pip install 'napari-hyp"):
         open_slide(path)
 
 
