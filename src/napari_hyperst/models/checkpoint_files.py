@@ -120,7 +120,7 @@ def read_panel(path: Path, card: Card) -> GenePanel:
 
 def write_panel(path: Path, panel: GenePanel) -> None:
     """Write the genes of a checkpoint, with their other names where any is known."""
-    rows = [(gene,) for gene in panel.genes]
+    rows: list[tuple[str, ...]] = [(gene,) for gene in panel.genes]
     if panel.aliases:
         rows = list(zip(panel.genes, panel.aliases, strict=True))
     with path.open("w", newline="", encoding="utf-8") as file:
