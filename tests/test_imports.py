@@ -50,6 +50,47 @@ def test_slides_open_without_torch() -> None:
     assert not {"torch", "timm", "peft", "transformers"} & set(eval(found))
 
 
+def test_bad_input_is_told_before_torch_and_a_slide_without_it(tiny_section: Path, tmp_path: Path) -> None:
+    """One process: what is wrong with slide, place or checkpoint, then what a slide is; no torch."""
+    taken = tmp_path / "taken.zarr"
+    taken.mkdir()
+    (tmp_path / "new").mkdir()
+    before = [
+        ["predict", str(tmp_path / "no"), "--out", str(tmp_path / "o.zarr")],
+        ["predict", str(tmp_path / "new"), "--out", str(tmp_path / "o.zarr")],
+        ["predict", str(tiny_section), "--out", str(taken)],
+        ["predict", str(tiny_section), "--out", str(tmp_path / "none" / "o.zarr")],
+        ["predict", str(tiny_section), "--out", str(tmp_path / "o.zarr"), "--checkpoint", "none"],
+        ["predict", str(tiny_section), "--out", str(tmp_path / "o.zarr"), "--pitch", "50"],
+        ["predict", str(tiny_section), "--out", str(tmp_path / "o.zarr"), "--mpp", "0"],
+    ]
+    opening = [["info", str(tiny_section)], ["predict", str(tiny_section), "--out", str(tiny_section)]]
+    code = f"""
+import sys
+from napari_hyperst.cli import main
+for words in {before!r} + [None] + {opening!r}:
+    if words is None:
+        print(sorted({{name.partition(".")[0] for name in sys.modules}} & set({HEAVY!r})), file=sys.stderr)
+        continue
+    try:
+        main(words)
+    except SystemExit as left:
+        print(left.code, file=sys.stderr)
+print("torch" in sys.modules, "timm" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    told = [line for line in lines if line.startswith("error: ")]
+    assert [line.rpartition(": ")[2].partition(";")[0] for line in told[3:]] == [
+        "there is no such folder",
+        "there is no such checkpoint",
+        "has spots of its own, so none are laid over it",
+        "0.0 is no scale in µm/px",
+        "is there already",
+    ]
+    assert [line for line in lines if line not in told] == [*["2"] * 7, "[]", "0", "2", "False False"]
+
+
 def test_napari_and_the_workbench_import_nothing_heavy_and_a_slide_no_torch(tiny_section: Path) -> None:
     code = f"""
 import sys, time

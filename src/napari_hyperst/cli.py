@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import logging
 import os
 import platform
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from napari_hyperst.description import describe_predictions, describe_slide
+from napari_hyperst.descriptions import describe_prediction, describe_predictions, describe_slide
 from napari_hyperst.desktop import has_display, open_demo
 from napari_hyperst.errors import ConfigError, HyperSTError, HyperSTWarning, StoreError
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints, is_checkpoint
@@ -82,21 +82,43 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict the expression of a checkpoint's genes, and write it as SpatialData Zarr, or as export does."""
-    from napari_hyperst.models.checkpoint import load_checkpoint
-    from napari_hyperst.prediction import predict as run
-    from napari_hyperst.slides import open_slide
-    from napari_hyperst.slides.outputs import check_output, export
+    from napari_hyperst.files import check_place
+    from napari_hyperst.models.checkpoint_files import find_checkpoint, read_card, read_panel
+    from napari_hyperst.slides.inspection import inspect_slide
 
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"there is no precision {precision!r}", do="use auto, float32 or bfloat16")
+    _check_lengths(mpp, pitch, spot)
     targets = _targets(slides, out)
+    laying = any(given is not None for given in (pitch, spot, tissue))
+    for path, target in zip(slides, targets, strict=True):
+        inspect_slide(path.expanduser(), image=image is not None, table=table is not None, laying=laying)
+        if output_format(target) is STORE and (len(slides) == 1 or out.is_dir()):
+            check_place(target.expanduser(), path.expanduser())
+    files = find_checkpoint(checkpoint)
+    if gene is not None and gene not in read_panel(files, read_card(files)).genes:
+        raise ConfigError(f"{checkpoint} does not predict {gene!r}", where="--gene", do="name a gene of its panel")
+    asked: dict[str, Any] = {"gene": gene, "measured": measured, "table": name, "overwrite": overwrite, "copy": copy}
+
+    from napari_hyperst.slides import open_slide
+    from napari_hyperst.slides.outputs import check_output, export
+
+    def opened() -> Iterator[tuple[Any, Path]]:
+        for path, target in zip(slides, targets, strict=True):
+            slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
+            if len(slides) > 1:  # not before one of them opens
+                _make_folder(out)
+            check_output(slide, target, **asked)
+            yield slide, target
+
+    rest = opened()
+    first = next(rest)  # before torch and the checkpoint are loaded, which takes longer than to open a slide
+    from napari_hyperst.models.checkpoint import load_checkpoint
+    from napari_hyperst.prediction import predict as run
+
     loaded = load_checkpoint(checkpoint)
     results = []
-    for path, target in zip(slides, targets, strict=True):
-        slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
-        check_output(slide, target, gene=gene, measured=measured, table=name, overwrite=overwrite, copy=copy)
-        if gene is not None and gene not in loaded.panel.genes:
-            raise ConfigError(f"{checkpoint} does not predict {gene!r}", where="--gene", do="name a gene of its panel")
+    for slide, target in itertools.chain([first], rest):
         prediction = run(
             slide,
             loaded,
@@ -105,17 +127,8 @@ def predict(
             batch_size=batch_size,
             precision=precision,  # type: ignore[arg-type]
         )
-        store = export(
-            prediction,
-            target,
-            gene=gene,
-            measured=measured,
-            table=name,
-            overwrite=overwrite,
-            copy=copy,
-            command=_command(),
-        )
-        results.append(_describe(prediction, store))
+        store = export(prediction, target, command=_command(), **asked)
+        results.append(describe_prediction(prediction, store))
     say(results[0] if len(results) == 1 else {"slides": results}, as_json)
 
 
@@ -163,10 +176,7 @@ def convert(
     from napari_hyperst.jobs.foreground import convert_here
 
     started = time.perf_counter()
-    lengths = (("--mpp", mpp, "scale in µm/px"), ("--pitch", pitch, "length in µm"), ("--spot", spot, "length in µm"))
-    for option, number, what in lengths:
-        if number is not None and not 0 < number < float("inf"):
-            raise ConfigError(f"{number} is no {what}", where=option, do="state a positive number")
+    _check_lengths(mpp, pitch, spot)
     ref = SlideRef(
         path=slide.expanduser().absolute(), mpp=mpp, image=image, table=table, pitch_um=pitch, spot_um=spot,
         tissue=None if tissue is None else tissue.expanduser().absolute(),
@@ -200,6 +210,7 @@ def info(
         return
     from napari_hyperst.slides import open_slide
 
+    _check_lengths(mpp, pitch, spot)
     slide = open_slide(what, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
     told = describe_slide(slide)
     predictions = describe_predictions(slide, in_words=not as_json)
@@ -299,7 +310,7 @@ def demo(
     _make_folder(out)
     store = export(prediction, out / "C2.zarr", command=_command())
     picture = draw_prediction(prediction, out / "C2.png")
-    say({**_describe(prediction, store), "picture": str(picture)}, as_json)
+    say({**describe_prediction(prediction, store), "picture": str(picture)}, as_json)
 
 
 @app.command()
@@ -344,7 +355,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = _spread_lists(list(sys.argv[1:] if arguments is None else arguments))
     warnings.showwarning = show_warning
     warnings.simplefilter("always", category=HyperSTWarning)
-    logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # it warns of each mask that lies in no picture's group
     try:
         app(args=words, prog_name="napari-hyperst", standalone_mode=True)
     except HyperSTError as error:
@@ -369,6 +379,13 @@ def _spread_lists(words: list[str]) -> list[str]:
     return spread
 
 
+def _check_lengths(mpp: float | None, pitch: float | None, spot: float | None) -> None:
+    lengths = (("--mpp", mpp, "scale in µm/px"), ("--pitch", pitch, "length in µm"), ("--spot", spot, "length in µm"))
+    for option, number, what in lengths:
+        if number is not None and not 0 < number < float("inf"):
+            raise ConfigError(f"{number} is no {what}", where=option, do="state a positive number")
+
+
 def _targets(slides: list[Path], out: Path) -> list[Path]:
     """Return one store for each slide: ``out`` itself for one, ``out/<name>.zarr`` for several."""
     if len(slides) == 1:
@@ -381,7 +398,6 @@ def _targets(slides: list[Path], out: Path) -> list[Path]:
     twice = sorted({target.name for target in targets if targets.count(target) > 1})
     if twice:
         raise StoreError(f"several slides would be written to {twice[0]}", where=out, do="predict them one by one")
-    _make_folder(out)
     return targets
 
 
@@ -396,30 +412,6 @@ def _free_folder(out: Path) -> Path:
     """Return the folder, or the first of its name with a number where nothing is yet."""
     candidates = (out if i == 1 else out.with_name(f"{out.name}-{i}") for i in range(1, 1000))
     return next(folder for folder in candidates if not folder.exists())
-
-
-def _describe(prediction: Any, store: Path) -> dict[str, Any]:
-    from napari_hyperst.nouns.metrics import summarise
-
-    seconds = float(prediction.run["seconds"])
-    content: dict[str, Any] = {
-        "store": str(store),
-        "slide": str(prediction.slide.path),
-        "checkpoint": prediction.card.name,
-        "device": prediction.run["device"],
-        "spots": len(prediction.spots),
-        "genes": len(prediction.panel),
-        "mpp": prediction.slide.mpp,
-        "seconds": seconds,
-        "tiles_per_second": 2 * len(prediction.spots) / seconds,
-        "in_training": bool(prediction.in_training.any()),
-        "violating": {
-            cones.relation.name: float((cones.violation[cones.violation >= 0] > 0).mean()) for cones in prediction.cones
-        },
-    }
-    if prediction.measured is not None:
-        content |= summarise(prediction.expression, prediction.measured)
-    return content
 
 
 def _command() -> str:

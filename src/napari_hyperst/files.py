@@ -26,6 +26,35 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(staged, path)
 
 
+def check_place(store: Path, source: Path | None) -> None:
+    """Check that a store may be written, before the work that makes what is to be in it.
+
+    Parameters
+    ----------
+    store
+        The store to write.
+    source
+        The store or slide that it may be the same as; None for a new one only.
+
+    Raises
+    ------
+    StoreError
+        If something else is there, or the folder that it is to be in is none or may not be written.
+    """
+    try:
+        taken = store.exists() and (source is None or store.resolve() != source.resolve())
+        folder = store.absolute().parent
+        there, writable = folder.is_dir(), os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise StoreError(f"cannot be looked at ({error.strerror})", where=store, do="name another store") from error
+    if taken:
+        raise StoreError("is there already", where=store, do="name a new store, or the one the slide was opened from")
+    if not there:
+        raise StoreError("there is no such folder", where=folder, do="make it first")
+    if not writable:
+        raise StoreError("may not be written", where=folder, do="name a store in another folder")
+
+
 def hold_folder(path: Path) -> BaseFileLock:
     """Keep a folder for this thread, which may hold it more than once, until the lock is released or the process ends.
 

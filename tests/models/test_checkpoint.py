@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from napari_hyperst.errors import CheckpointError
-from napari_hyperst.models.checkpoint import Checkpoint, bundled_checkpoints, load_checkpoint, save_checkpoint
+from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from napari_hyperst.models.encoders import EncoderSpec, encoder_spec, register_encoder
+from napari_hyperst.nouns.bundled import bundled_checkpoints
 
 
 @pytest.fixture
@@ -127,3 +129,14 @@ def test_an_encoder_that_changed_is_refused(folder: Path, tmp_path: Path) -> Non
             load_checkpoint(folder)
     finally:
         register_encoder(spec)
+
+
+def test_genes_keep_their_other_names(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    genes = tiny_checkpoint.panel.genes
+    aliases = ("", *(f"ENSG{i:011d}" for i in range(1, len(genes))))
+    for name, panel in (("both", replace(tiny_checkpoint.panel, aliases=aliases)), ("one", tiny_checkpoint.panel)):
+        save_checkpoint(tmp_path / name, tiny_checkpoint.model, panel, tiny_checkpoint.card)
+        assert load_checkpoint(tmp_path / name).panel.aliases == panel.aliases
+    assert (tmp_path / "one" / "genes.csv").read_text() == "\n".join(["gene", *genes, ""])
+    with pytest.raises(ValueError, match="another name for each gene or for none"):
+        replace(tiny_checkpoint.panel, aliases=("A",))

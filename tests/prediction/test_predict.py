@@ -16,7 +16,7 @@ from napari_hyperst.nouns.checkpoint import TrainingSlide
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides.tiles import read_tiles, spots_with_tiles
+from napari_hyperst.slides.tiles import niche_um, read_tiles, spots_with_tiles
 
 
 def test_rows_belong_to_their_spots(tiny_section: Path, tiny_checkpoint: Checkpoint) -> None:
@@ -61,10 +61,8 @@ def test_spots_that_see_a_reflection_are_flagged(tiny_section: Path, tiny_checkp
     slide = open_slide(tiny_section)
     prediction = predict(slide, tiny_checkpoint)
     assert 0 < prediction.inside_image.sum() < len(prediction.spots)
-    edge = np.ones(len(slide.spots), dtype=bool)
-    for tiles in read_tiles(slide, TileSpec(), prediction.spots):
-        edge[tiles.spots] = tiles.edge
-    assert np.array_equal(prediction.inside_image, ~edge[prediction.spots])
+    inside = slide.inside(niche_um(slide, TileSpec()))
+    assert np.array_equal(prediction.inside_image, inside[prediction.spots])
     assert prediction.inside_image[prediction.complete_niche].all()
 
 
@@ -89,11 +87,38 @@ def test_spots_of_training_sections_are_flagged(tiny_section: Path, tiny_checkpo
     assert predict(slide, replace(tiny_checkpoint, card=card)).in_training.all()
 
 
+def test_the_bare_picture_of_a_training_section_is_flagged(tiny_section: Path, tiny_checkpoint: Checkpoint) -> None:
+    """By its pixels; a measured slide, of which several may share a picture, by its spots alone."""
+    measured = open_slide(tiny_section)
+    bare = open_slide(tiny_section / "he.png", measured.mpp, pitch_um=400)
+    assert not predict(bare, tiny_checkpoint).in_training.any()
+    known = TrainingSlide(name="x", fingerprint="other", spots=9, mpp=0.7, picture=measured.picture_fingerprint)
+    checkpoint = replace(tiny_checkpoint, card=tiny_checkpoint.card.model_copy(update={"training_slides": (known,)}))
+    assert predict(bare, checkpoint).in_training.all()
+    assert not predict(measured, checkpoint).in_training.any()
+
+
 def test_genes_that_are_all_missing_are_an_error(section: Path, tiny_checkpoint: Checkpoint) -> None:
     counts = pd.read_csv(section / "corner.tsv", sep="\t", index_col=0).rename(columns=lambda gene: f"mouse-{gene}")
     counts.to_csv(section / "corner.tsv", sep="\t")
     with pytest.raises(CheckpointError, match="none of the checkpoint's 8 genes"):
         predict(open_slide(section), tiny_checkpoint)
+
+
+def test_ids_and_symbols_are_matched_by_the_checkpoints_other_names_or_told(
+    section: Path, tiny_checkpoint: Checkpoint
+) -> None:
+    genes = tiny_checkpoint.panel.genes
+    ids = tuple(f"ENSG{i:011d}" for i in range(len(genes)))
+    counts = pd.read_csv(section / "corner.tsv", sep="\t", index_col=0)[list(genes)]
+    counts.rename(columns=dict(zip(genes, ids, strict=True))).to_csv(section / "corner.tsv", sep="\t")
+    slide = open_slide(section)
+    with pytest.raises(CheckpointError, match=r"has symbols for names, the slide Ensembl ids.*a column gene_name"):
+        predict(slide, tiny_checkpoint)
+    both = replace(tiny_checkpoint, panel=replace(tiny_checkpoint.panel, aliases=ids))
+    measured = predict(slide, both).measured
+    assert measured.shape[1] == len(genes)
+    assert np.isfinite(measured).all()
 
 
 def test_genes_that_are_partly_missing_are_a_warning(section: Path, tiny_checkpoint: Checkpoint) -> None:

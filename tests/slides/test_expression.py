@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from anndata import AnnData
 from napari_hyperst.errors import SlideError
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides import expression as ex
+from napari_hyperst.slides.lattice import lattice_from_array
 from napari_hyperst.slides.sample import sample_folder
 
 
@@ -33,6 +35,40 @@ def test_uncounted_spots_are_nan_and_do_not_enter_niches(shared_data) -> None:
     for i in np.flatnonzero(~uncounted):
         members = [i, *(j for j in slide.lattice.ring[i] if j >= 0 and not uncounted[j])]
         np.testing.assert_allclose(niche[i], spot[members].mean(axis=0), rtol=1e-5)
+
+
+def test_niche_counts_are_those_of_a_gather_of_all_neighbours(section) -> None:
+    """With neighbours missing at the edges, spots without counts, and a gene that was not measured."""
+    counts = pd.read_csv(section / "corner.tsv", sep="\t", index_col=0)
+    counts.drop(index=counts.index[[3, 20]]).to_csv(section / "corner.tsv", sep="\t")
+    slide = open_slide(section)
+    spot = ex.spot_counts(slide, ["FASN", "no such gene", "ACTB", "ERBB2"])
+    there = (slide.lattice.ring >= 0) & (slide.count_rows[slide.lattice.ring] >= 0)
+    total = np.nan_to_num(spot) + np.where(there[..., None], np.nan_to_num(spot)[slide.lattice.ring], 0).sum(axis=1)
+    wanted = np.where(np.isnan(spot), np.nan, total / (1 + there.sum(axis=1, keepdims=True)))
+    niche = ex.niche_counts(slide, spot)
+    assert niche.dtype == np.float32
+    np.testing.assert_allclose(niche, wanted, rtol=1e-6)
+    assert np.isnan(niche[:, 1]).all()
+    assert np.isnan(niche).all(axis=1).sum() == 2
+
+
+def test_niche_counts_take_no_gather_of_all_neighbours() -> None:
+    """Of 20,000 spots x 50 genes on a square lattice a gather of the ring would take eight times the counts."""
+    side, genes = 141, 50
+    array = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
+    lattice = lattice_from_array(array[:, ::-1] * 10.0, array)
+    spot = np.random.default_rng(0).poisson(1.0, (side * side, genes)).astype(np.float32)
+    slide = SimpleNamespace(lattice=lattice, count_rows=np.arange(len(spot)))
+    tracemalloc.start()
+    try:
+        niche = ex.niche_counts(slide, spot)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 5 * spot.nbytes  # what is returned, a copy without NaN, and 8 neighbours a spot
+    middle = len(spot) // 2
+    np.testing.assert_allclose(niche[middle], spot[[middle, *lattice.ring[middle]]].mean(axis=0), rtol=1e-6)
 
 
 def test_niche_profile_is_the_log_of_the_mean_of_raw_counts() -> None:

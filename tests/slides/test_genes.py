@@ -13,7 +13,7 @@ from scipy import sparse
 from napari_hyperst.errors import SlideError
 from napari_hyperst.slides import expression as ex
 from napari_hyperst.slides import open_slide
-from napari_hyperst.slides.genes import GeneColumns, is_ensembl, without_version
+from napari_hyperst.slides.genes import GeneColumns, is_ensembl, why_none_is_found, without_version
 
 IDS = ["ENSG00000141736.13", "ENSG00000169710", "ENSMUSG00000000001.4", "no-id"]
 SYMBOLS = ["ERBB2", "FASN", "Gnai3", "LINC1"]
@@ -92,6 +92,38 @@ def test_a_panel_of_slides_named_differently_is_that_of_slides_named_alike() -> 
     turned = ex.select_hmhvg(mixed[::-1], 20).genes
     assert {symbols[ids.index(gene.partition(".")[0])] for gene in turned} == set(wanted)
     assert not any(symbols[ids.index(gene.partition(".")[0])].startswith("mt-") for gene in turned)
+
+
+def test_a_panel_keeps_both_names_and_is_found_by_either() -> None:
+    rng = np.random.default_rng(0)
+    symbols, ids = [f"G{i}" for i in range(40)], [f"ENSG{i:011d}" for i in range(40)]
+    values = rng.poisson(rng.gamma(1.0, 20.0, 40), (40, 40)).astype(np.float32)
+
+    def slide(index: list[str], **var: list[str]) -> SimpleNamespace:
+        counts = AnnData(values, var=pd.DataFrame(var, index=pd.Index(index)))
+        columns = GeneColumns(counts)
+        return SimpleNamespace(name="s", path="s", counts=counts, gene_columns=columns, count_rows=np.arange(40))
+
+    only_symbols, only_ids = slide(symbols), slide([f"{one}.3" for one in ids])
+    assert ex.select_hmhvg([only_symbols], 9).aliases == ()
+    both = ex.select_hmhvg([only_symbols, slide(ids, gene_name=symbols)], 9)
+    assert both.aliases == tuple(ids[symbols.index(gene)] for gene in both.genes)
+    turned = ex.select_hmhvg([slide(ids, gene_name=symbols)], 9)
+    assert turned.aliases == tuple(symbols[ids.index(gene)] for gene in turned.genes)
+    wanted = values[:, [symbols.index(gene) for gene in both.genes]]
+    for one in (only_symbols, only_ids):
+        np.testing.assert_array_equal(ex.spot_counts(one, ex.names_on(one, both)), wanted)
+    assert not ex.measured_genes(only_ids, both.genes).any()
+
+
+def test_symbols_and_ids_that_nothing_joins_are_told_with_the_column_to_add() -> None:
+    why, do = why_none_is_found(["FASN", "ENSA"], IDS[:3])
+    assert why == "it has symbols for names, the slide Ensembl ids, and neither has both"
+    assert "a column gene_name of its table's var" in do
+    why, do = why_none_is_found(IDS[:3], SYMBOLS)
+    assert why.startswith("it has Ensembl ids for names, the slide symbols")
+    assert do.endswith("as a column gene_ids of its table's var")
+    assert why_none_is_found(["Fasn"], SYMBOLS) is None
 
 
 def test_slides_without_a_common_gene(section) -> None:

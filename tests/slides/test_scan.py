@@ -186,7 +186,7 @@ def test_mrxs_without_openslide_says_what_to_install(tmp_path: Path, monkeypatch
     path = tmp_path / "a.mrxs"
     path.touch()
     assert format_of(path) == "whole_slide"
-    with pytest.raises(SlideError, match="need openslide, which is not installed; pip install openslide-python"):
+    with pytest.raises(SlideError, match="need openslide, which is not installed; pip install 'napari-hyp"):
         open_slide(path)
 
 
@@ -223,3 +223,16 @@ def test_mrxs_goes_through_openslide(tmp_path: Path, pixels: np.ndarray, monkeyp
     found = whole(pyramid)
     np.testing.assert_array_equal(found[8:, 8:], pixels[8:, 8:])
     assert (found[:8, :8] == 255).all()
+
+
+@pytest.mark.parametrize("suffix", [".svs", ".tif"])
+def test_tiles_that_are_not_in_the_file_read_as_black(suffix: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(60, 200, (512, 512, 3), dtype=np.uint8)
+    tiles = [pixels[:256, :256], None, pixels[256:, :256], pixels[256:, 256:]]
+    path = tmp_path / f"sparse{suffix}"
+    tifffile.imwrite(
+        path, iter(tiles), shape=pixels.shape, dtype=pixels.dtype, tile=(256, 256), photometric="rgb", metadata=None,
+        description="Aperio Image Library v12\r\n|AppMag = 20|MPP = 0.5",
+    )  # fmt: skip
+    pixels[:256, 256:] = 0
+    np.testing.assert_array_equal(np.asarray(open_scan(path).levels[0]), np.moveaxis(pixels, -1, 0))

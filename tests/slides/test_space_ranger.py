@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import painted
 import pytest
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
@@ -56,6 +57,13 @@ def test_full_resolution_images_given_apart(suffix: str, crop, run_folder, tmp_p
     folder = run_folder()
     given = crop.write_image(tmp_path / "scans" / f"slide 7{suffix}")
     crop.check(open_slide(folder / "outs", image=given), tolerance=3 if suffix == ".jpg" else 0)
+
+
+def test_a_scale_that_the_image_records_otherwise_is_told(crop, run_folder) -> None:
+    folder = run_folder()
+    painted.write_tif(folder / "outs" / "tissue_image.tif", crop.pixels, mpp=0.5)
+    with pytest.warns(HyperSTWarning, match=r"by the spots' pitch.* contradicts the 0\.5 µm/px by the slide's"):
+        crop.check(open_slide(folder))
 
 
 def test_without_a_full_resolution_image_the_hires_and_then_the_lowres_one_is_used(crop, run_folder) -> None:

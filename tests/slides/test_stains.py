@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import replace
 
 import dask.array as da
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from skimage.color import rgb2lab
 
 from napari_hyperst.errors import ConfigError, HyperSTWarning, SlideError
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.slides import Slide, open_slide
+from napari_hyperst.slides import Slide, open_slide, stains
 from napari_hyperst.slides import tiles as tiles_module
 from napari_hyperst.slides.image import Pyramid
-from napari_hyperst.slides.stains import Macenko, WhiteBalance
+from napari_hyperst.slides.stains import Macenko, Reinhard, WhiteBalance
 from napari_hyperst.slides.tiles import fit_stains, read_tiles, spots_with_tiles
 
 MACENKO = TileSpec(pixels=32, stain="macenko")
@@ -86,6 +88,43 @@ def test_macenko_takes_a_slide_that_was_stained_longer_to_the_same_colours(tiny:
     assert normalised < plain / 4
 
 
+def test_reinhard_gives_colours_the_mean_and_the_spread_of_the_reference() -> None:
+    rng = np.random.default_rng(0)
+    pixels = stained(COLOURS, rng.uniform(0.3, 0.9, (20_000, 2)))
+    lab = rgb2lab(Reinhard.fit(pixels, "slide")(pixels))
+    np.testing.assert_allclose(lab.mean(axis=0), stains._REFERENCE_MEAN, atol=1.0)
+    np.testing.assert_allclose(lab.std(axis=0), stains._REFERENCE_SPREAD, rtol=0.1)
+    assert np.abs(rgb2lab(pixels).mean(axis=0) - stains._REFERENCE_MEAN).max() > 5
+
+
+def test_reinhards_reference_is_the_packaged_section(c2: Slide) -> None:
+    """So its own colours stay as they are."""
+    pixels = tiles_module._stain_pixels(c2, TileSpec())
+    found = Reinhard.fit(pixels, "C2")
+    np.testing.assert_allclose(found.scale, 1, atol=1e-3)
+    np.testing.assert_allclose(found.shift, 0, atol=0.05)
+    assert np.abs(found(pixels[::50]).astype(int) - pixels[::50]).max() <= 2
+
+
+def test_reinhard_takes_a_slide_in_other_light_to_the_same_colours(tiny: Slide) -> None:
+    pinker = recoloured(tiny, lambda light: light**1.3 * np.array([1.0, 0.85, 0.95])[:, None, None])
+    plain, normalised = (
+        np.abs(all_tiles(tiny, spec).astype(int) - all_tiles(pinker, spec)).mean()
+        for spec in (TileSpec(pixels=32), TileSpec(pixels=32, stain="reinhard"))
+    )
+    assert plain > 10
+    assert normalised < plain / 3
+
+
+def test_reinhard_warns_of_no_colour_and_refuses_a_picture_of_one(tiny: Slide) -> None:
+    every = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), axis=-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Reinhard.fit(all_tiles(tiny, TileSpec(pixels=16)).reshape(-1, 3), "slide")(every).shape == every.shape
+    with pytest.raises(SlideError, match="slide: haematoxylin and eosin cannot be told apart"):
+        Reinhard.fit(np.full((500, 3), 200, np.uint8), "slide")
+
+
 def test_stains_hang_on_the_slide_and_not_on_which_tiles_are_read(tiny: Slide) -> None:
     pytest.importorskip("torchstain")
     whole = {
@@ -104,11 +143,11 @@ def test_stains_hang_on_the_slide_and_not_on_which_tiles_are_read(tiny: Slide) -
 
 
 def test_fitted_stains_are_not_fitted_again(tiny: Slide, monkeypatch: pytest.MonkeyPatch) -> None:
-    stains = fit_stains(tiny, WHITE)
+    fitted = fit_stains(tiny, WHITE)
     spots = spots_with_tiles(tiny, WHITE)
     (wanted,) = read_tiles(tiny, WHITE, spots[:1])
     monkeypatch.setattr(tiles_module, "fit_stains", None)
-    (found,) = read_tiles(tiny, WHITE, spots[:1], stains=stains)
+    (found,) = read_tiles(tiny, WHITE, spots[:1], stains=fitted)
     assert np.array_equal(found.spot, wanted.spot)
 
 

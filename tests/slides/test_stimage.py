@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import painted
 import pandas as pd
 import pytest
 
-from napari_hyperst.errors import SlideError
+from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.formats import format_of
 
@@ -37,6 +38,14 @@ def test_a_visium_slide(apart: bool, opened: str, brain, tmp_path: Path) -> None
     assert slide.name == "Mouse_Brain_1"
     brain.check(slide)
     assert slide.sdata.shapes[slide.name]["radius"].unique() == pytest.approx(44.7)
+
+
+def test_a_scale_that_the_image_records_otherwise_is_told(brain, tmp_path: Path) -> None:
+    write(brain, tmp_path, "A")
+    (tmp_path / "image" / "A.png").unlink()
+    painted.write_tif(tmp_path / "image" / "A.tif", brain.pixels, mpp=5.0)
+    with pytest.warns(HyperSTWarning, match=r"by the spots' pitch.* contradicts the 5 µm/px by the slide's metadata"):
+        brain.check(open_slide(tmp_path))
 
 
 def test_several_slides_are_asked_about(brain, tmp_path: Path) -> None:

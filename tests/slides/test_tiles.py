@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides import Slide, open_slide
+from napari_hyperst.slides.lattice import lattice_from_centres
 from napari_hyperst.slides.sample import sample_folder
-from napari_hyperst.slides.tiles import niche_um, read_tiles, spots_with_tiles
+from napari_hyperst.slides.tiles import complete_niches, niche_um, read_tiles, spots_with_tiles
+from napari_hyperst.training.dataset import trainable_spots
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,36 @@ def test_spot_tile_over_the_edge_leaves_the_spot_out(tiny_section) -> None:
     assert (boxes <= [width, height, width, height]).all()
     with pytest.raises(SlideError, match="no spot tile"):
         spots_with_tiles(slide, TileSpec(spot_um=5000))
+
+
+def test_a_niche_is_complete_with_its_tile_in_the_image_and_counts_of_all_its_ring(section) -> None:
+    """Checked spot by spot; a slide without counts asks for none."""
+    counts = pd.read_csv(section / "corner.tsv", sep="\t", index_col=0)
+    whole = open_slide(section)
+    inner = np.flatnonzero(complete_niches(whole, TileSpec()))
+    gone = whole.lattice.ring[inner[len(inner) // 2]][0]
+    counts.drop(index=whole.spots.ids[gone]).to_csv(section / "corner.tsv", sep="\t")
+    slide = open_slide(section)
+    inside = slide.inside(niche_um(slide, TileSpec()))
+    counted = slide.count_rows >= 0
+    wanted = [
+        inside[i] and counted[i] and all(j >= 0 and counted[j] for j in slide.lattice.ring[i])
+        for i in range(len(slide.spots))
+    ]
+    found = complete_niches(slide, TileSpec())
+    np.testing.assert_array_equal(found, wanted)
+    assert 0 < found.sum() < len(inner)
+    kept = trainable_spots(slide, TileSpec(), complete_niches_only=True)
+    np.testing.assert_array_equal(kept, np.flatnonzero(found))
+    bare = replace(slide, source=replace(slide.source, table=None))
+    wide = complete_niches(bare, TileSpec(niche_um=1000))
+    np.testing.assert_array_equal(wide, slide.lattice.complete & slide.inside(1000))
+    assert wide.sum() < slide.lattice.complete.sum()
+
+
+def test_without_a_lattice_no_niche_is_complete(c2: Slide) -> None:
+    alone = replace(c2, lattice=lattice_from_centres(c2.spots.centres_px[:5]))
+    assert not complete_niches(alone, TileSpec(niche_um=300)).any()
 
 
 def test_niche_without_a_lattice_must_be_stated(c2: Slide) -> None:

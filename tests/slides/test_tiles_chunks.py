@@ -44,7 +44,7 @@ def watched(slide: Slide, chunk_px: int, levels: int | None = None) -> tuple[Sli
 def joined(slide: Slide, spec: TileSpec, **how: int) -> TileBatch:
     """Read all tiles of a slide, in the order of its spots."""
     batches = list(read_tiles(slide, spec, spots_with_tiles(slide, spec), **how))
-    parts = [np.concatenate([getattr(batch, name) for batch in batches]) for name in ("spots", "spot", "niche", "edge")]
+    parts = [np.concatenate([getattr(batch, name) for batch in batches]) for name in ("spots", "spot", "niche")]
     order = np.argsort(parts[0])
     return TileBatch(*(part[order] for part in parts))
 
@@ -86,8 +86,8 @@ def test_chunks_and_edges_do_not_change_tiles(tiny: Slide, chunk_px: int) -> Non
     spec = TileSpec(pixels=48)
     slide, _ = watched(tiny, chunk_px)
     tiles = joined(slide, spec)
-    assert tiles.edge.any()
-    assert not tiles.edge.all()
+    inside = slide.inside(niche_um(slide, spec))[tiles.spots]
+    assert 0 < inside.sum() < len(inside)
     for row, spot in enumerate(tiles.spots):
         assert np.array_equal(tiles.spot[row], naive(slide, spec.spot_um, spot, 48))
         assert np.array_equal(tiles.niche[row], naive(slide, niche_um(slide, spec), spot, 48))
@@ -98,19 +98,13 @@ def test_one_level_only_is_resampled_with_the_whole_filter(tiny: Slide) -> None:
     spec = TileSpec(pixels=32)
     slide, _ = watched(tiny, 512, levels=1)
     tiles = joined(slide, spec)
-    for row in np.flatnonzero(~tiles.edge)[:3]:
+    for row in np.flatnonzero(slide.inside(niche_um(slide, spec))[tiles.spots])[:3]:
         spot = tiles.spots[row]
         assert np.array_equal(tiles.niche[row], naive(slide, niche_um(slide, spec), spot, 32))
         whole = Image.fromarray(np.moveaxis(np.asarray(slide.image.levels[0]), 0, -1))
         box = tuple(slide.boxes_px(niche_um(slide, spec))[spot])
         direct = np.asarray(whole.resize((32, 32), Image.Resampling.LANCZOS, box), float)
         assert np.abs(direct - tiles.niche[row]).max() <= 1
-
-
-def test_edge_flags_tiles_that_reach_over_the_image(tiny: Slide) -> None:
-    spec = TileSpec(pixels=32)
-    tiles = joined(tiny, spec)
-    assert np.array_equal(tiles.edge, ~tiny.inside(niche_um(tiny, spec))[tiles.spots])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -142,7 +136,7 @@ def test_threads_change_neither_tiles_nor_order(tiny: Slide) -> None:
         together = list(read_tiles(tiny, spec, spots, batch=4, threads=threads))
         assert len(alone) == len(together)
         for one, other in zip(alone, together, strict=True):
-            for name in ("spots", "spot", "niche", "edge"):
+            for name in ("spots", "spot", "niche"):
                 assert np.array_equal(getattr(one, name), getattr(other, name))
 
 

@@ -126,6 +126,7 @@ def test_a_mask_is_kept_once_and_read_back_as_it_was(found: Tissue, tmp_path: Pa
     back = read_mask(path, SHAPE)
     np.testing.assert_array_equal(back.mask, found.mask)
     assert keep_mask(~found.mask, tmp_path) != path
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".png", ".png"]  # nothing staged is left
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])

@@ -184,7 +184,10 @@ def test_a_scale_that_nothing_tells_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_scale_that_contradicts_the_files_is_told_and_taken(tif: Path) -> None:
-    with pytest.warns(HyperSTWarning, match=r"stated 1 µm/px contradicts the 2 µm/px that the file records"):
+    with pytest.warns(
+        HyperSTWarning,
+        match=r"1 µm/px is used, by what was stated, which contradicts the 2 µm/px by what the file records; check",
+    ):
         assert open_slide(tif, 1.0).mpp == 1.0
 
 
@@ -308,6 +311,17 @@ def test_a_store_of_a_bare_slide_can_be_laid_anew(slide: Slide, tmp_path: Path, 
     right = np.zeros((30, 40))
     right[:, 20:] = 1
     assert (open_slide(store, tissue=right).spots.centres_px[:, 0] >= 1000).all()
+
+
+def test_spots_of_a_store_follow_a_scale_that_is_stated_anew(slide: Slide, tmp_path: Path) -> None:
+    store = convert(slide, tmp_path / "he.zarr")
+    with pytest.warns(HyperSTWarning, match=r"1 µm/px is used, by what was stated.* by what the store records") as told:
+        again = open_slide(store, mpp=1.0)
+    assert len(told) == 1
+    assert (again.mpp, again.pitch_um, again.spots.diameter_um) == (1.0, pytest.approx(100), 55)
+    assert again.lattice.pitch_px == pytest.approx(2 * slide.lattice.pitch_px)
+    assert again.ref.options["mpp"] == 1.0
+    assert open_slide(store, mpp=slide.mpp).fingerprint == slide.fingerprint
 
 
 def test_cmu_1_of_an_aperio_scanner(shared_data: Path, tmp_path: Path, tiny_checkpoint: Checkpoint) -> None:

@@ -57,6 +57,8 @@ def test_a_run_ends_in_a_checkpoint_that_predicts(tiny_section: Path, tmp_path: 
     assert loaded.card.name == "mine"
     assert loaded.card.panel_method == "hmhvg"
     assert [known.fingerprint for known in loaded.card.training_slides] == [slide.fingerprint]
+    assert [known.picture for known in loaded.card.training_slides] == [slide.picture_fingerprint]
+    assert slide.picture_fingerprint is not None
     assert predict(slide, loaded).in_training.all()
 
 

@@ -53,6 +53,10 @@ def perform(task: AnyTask, folder: Path, report: Report) -> None:
 
 
 def _predict(task: PredictTask, folder: Path, report: Report) -> None:
+    from napari_hyperst.models.checkpoint_files import find_checkpoint
+
+    if not task.checkpoint.startswith("hf://"):  # what may have to be fetched waits for the slide
+        find_checkpoint(task.checkpoint)
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
     slide = _open(task.slide)
     report("progress", {"what": "loading the checkpoint", "done": 0, "total": 0})

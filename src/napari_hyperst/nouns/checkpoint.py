@@ -42,6 +42,9 @@ class TrainingSlide(BaseModel):
         µm per px of its H&E.
     niche_um
         Side of its niche tiles in µm; None where the version that trained on it did not write that down.
+    picture
+        Hash of px of its H&E, by which a prediction of the bare picture knows; None where it shows nothing, or the
+        version that trained on it did not write that down.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +54,7 @@ class TrainingSlide(BaseModel):
     spots: int
     mpp: float
     niche_um: PositiveFloat | None = None
+    picture: str | None = None
 
 
 class Card(BaseModel):
@@ -103,6 +107,16 @@ class Card(BaseModel):
     metrics: dict[Words, dict[Words, float]] = Field(default_factory=dict)
     versions: dict[Words, Words] = Field(default_factory=dict)
 
-    def has_seen(self, fingerprint: str) -> bool:
-        """Return whether a slide with this hash of its spots was trained on, now or before by the encoder."""
-        return fingerprint in {slide.fingerprint for slide in (*self.training_slides, *self.encoder_slides)}
+    def has_seen(self, fingerprint: str, picture: str | None = None) -> bool:
+        """Return whether a slide was trained on, now or before by the encoder.
+
+        Parameters
+        ----------
+        fingerprint
+            Hash of its spots.
+        picture
+            Hash of its H&E, where its spots were laid and so tell nothing. Measured slides are told apart by their
+            spots alone: several may share one picture.
+        """
+        known = (*self.training_slides, *self.encoder_slides)
+        return any(fingerprint == slide.fingerprint or (picture and picture == slide.picture) for slide in known)

@@ -22,16 +22,22 @@ class GenePanel:
         Names of the slides that the choice was made on.
     transform
         The target: expression is predicted on this scale.
+    aliases
+        The other name of each gene, its Ensembl id or its symbol; empty where it is not known, and no tuple at all
+        (``()``) where none is.
     """
 
     genes: tuple[str, ...]
     method: str = "listed"
     slides: tuple[str, ...] = ()
     transform: str = LOG2_COUNT
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.genes)) != len(self.genes):
             raise ValueError("a gene panel names each gene once")
+        if self.aliases and len(self.aliases) != len(self.genes):
+            raise ValueError("a gene panel has another name for each gene or for none")
 
     def __len__(self) -> int:
         return len(self.genes)

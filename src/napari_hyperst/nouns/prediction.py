@@ -64,7 +64,8 @@ class Prediction[SlideT]:
     cones
         One per relation whose embeddings exist.
     complete_niche
-        (n,) whether the whole ring of neighbours is there and the niche tile lies in the image.
+        (n,) whether the niche tile lies in the image and the whole ring of neighbours is there; on a slide with counts,
+        whether the spot and all of its ring have some.
     inside_image
         (n,) whether both tiles lie wholly in the image; where not, part of the niche tile is the image's reflection.
     in_training

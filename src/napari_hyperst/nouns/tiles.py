@@ -20,9 +20,9 @@ class TileSpec(BaseModel):
     pixels
         Side in px to which both tiles are resampled.
     stain
-        How the colours of a slide are normalised: not at all, so that glass is white (``"white_balance"``), or so that
-        haematoxylin and eosin are those of a reference (``"macenko"``, which needs the extra ``stain``). It is fitted
-        to each slide as a whole.
+        How the colours of a slide are normalised: not at all, so that glass is white (``"white_balance"``), so that
+        haematoxylin and eosin are those of a reference (``"macenko"``, which needs the extra ``stain``), or so that
+        colours have the mean and the spread of a reference (``"reinhard"``). It is fitted to each slide as a whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -30,4 +30,4 @@ class TileSpec(BaseModel):
     spot_um: PositiveFloat = 112.0
     niche_um: PositiveFloat | Literal["ring"] = "ring"
     pixels: PositiveInt = Field(default=224, ge=14, le=1024)
-    stain: Literal["none", "white_balance", "macenko"] = "none"
+    stain: Literal["none", "white_balance", "macenko", "reinhard"] = "none"

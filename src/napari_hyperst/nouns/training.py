@@ -74,7 +74,8 @@ class TrainConfig(BaseModel):
     processes
         How many processes there must be; the run ends at once where there are more or fewer.
     complete_niches_only
-        Train on spots with a whole ring of neighbours only, as published.
+        Train on spots with a complete niche only, as published: its tile lies in the image, and all of the ring of
+        neighbours have counts.
     ridge
         Penalty of the ridge solution that the linear path starts from (on standardised features).
     seed

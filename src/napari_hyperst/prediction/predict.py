@@ -20,9 +20,17 @@ from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding, modality
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.prediction.maps import distances_from_origin, entailment_cones, poincare_disk
-from napari_hyperst.slides.expression import counts_are_raw, log2_counts, measured_genes, niche_counts, spot_counts
+from napari_hyperst.slides.expression import (
+    counts_are_raw,
+    log2_counts,
+    measured_genes,
+    names_on,
+    niche_counts,
+    spot_counts,
+)
+from napari_hyperst.slides.genes import why_none_is_found
 from napari_hyperst.slides.slide import Slide
-from napari_hyperst.slides.tiles import TileBatch, niche_um, read_tiles, spots_with_tiles
+from napari_hyperst.slides.tiles import TileBatch, complete_niches, niche_um, read_tiles, spots_with_tiles
 
 #: Called with how many spots are done, and of how many.
 Progress = Callable[[int, int], None]
@@ -118,9 +126,9 @@ def predict(
         disk=poincare_disk(points, c) if hyperbolic else {},
         norms=distances_from_origin(points, c, alignment.geometry),
         cones=entailment_cones(points, alignment.relations, c, alignment.min_radius, alignment.geometry),
-        complete_niche=(slide.lattice.complete & slide.inside(side))[spots],
+        complete_niche=complete_niches(slide, spec)[spots],
         inside_image=slide.inside(max(spec.spot_um, side))[spots],
-        in_training=np.full(len(spots), checkpoint.card.has_seen(slide.fingerprint)),
+        in_training=np.full(len(spots), _is_known(slide, checkpoint.card)),
         curvature=c,
         card=checkpoint.card,
         checkpoint_hash=checkpoint.sha256,
@@ -209,14 +217,15 @@ def _measured(slide: Slide, checkpoint: Checkpoint) -> Measured | None:
     """Return measured expression of spots and niches on the checkpoint's genes; None where there are no raw counts."""
     if slide.counts is None:
         return None
-    genes = checkpoint.panel.genes
+    genes = names_on(slide, checkpoint.panel)
     missing = sorted(gene for gene, there in zip(genes, measured_genes(slide, genes), strict=True) if not there)
     if len(missing) == len(genes):
+        why = why_none_is_found(genes, list(slide.counts.var_names))
         raise CheckpointError(
             f"none of the checkpoint's {len(genes)} genes ({', '.join(genes[:3])}, …) is among the slide's "
-            f"{slide.counts.n_vars} ({', '.join(slide.counts.var_names[:3])}, …)",
+            f"{slide.counts.n_vars} ({', '.join(slide.counts.var_names[:3])}, …)" + (f": {why[0]}" if why else ""),
             where=slide.path,
-            do="use a checkpoint of this species and naming",
+            do=why[1] if why else "use a checkpoint of this species",
         )
     if missing:
         warnings.warn(
@@ -234,6 +243,11 @@ def _measured(slide: Slide, checkpoint: Checkpoint) -> Measured | None:
         return None
     spot = spot_counts(slide, genes)
     return log2_counts(spot), log2_counts(niche_counts(slide, spot))
+
+
+def _is_known(slide: Slide, card: Card) -> bool:
+    """Tell whether a slide was trained on: by its spots, or by its H&E where they were laid over it."""
+    return card.has_seen(slide.fingerprint, slide.picture_fingerprint if slide.source.laid else None)
 
 
 def _warn_of_scale(slide: Slide, checkpoint: Checkpoint) -> None:

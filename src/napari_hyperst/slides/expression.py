@@ -12,7 +12,7 @@ from scipy import sparse
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.panel import GenePanel
-from napari_hyperst.slides.genes import GeneColumns, as_sparse
+from napari_hyperst.slides.genes import GeneColumns, aliases_of, as_sparse
 from napari_hyperst.slides.slide import Slide
 
 #: Prefixes of the mitochondrial and ribosomal genes that HMHVG drops (as published, MTOR and RPN1 go with them).
@@ -36,6 +36,20 @@ def measured_genes(slide: Slide, genes: Sequence[str]) -> NDArray[np.bool_]:
         If the slide has no counts.
     """
     return _columns(slide).find(genes) >= 0
+
+
+def names_on(slide: Slide, panel: GenePanel) -> tuple[str, ...]:
+    """Return the genes of a panel by the names that a slide knows: their other names where it lacks the first.
+
+    Raises
+    ------
+    SlideError
+        If the slide has no counts.
+    """
+    if not panel.aliases:
+        return panel.genes
+    each = zip(panel.genes, panel.aliases, measured_genes(slide, panel.genes), strict=True)
+    return tuple(gene if there or not alias else alias for gene, alias, there in each)
 
 
 def require_raw(slide: Slide) -> AnnData:
@@ -129,14 +143,18 @@ def niche_counts(slide: Slide, spot: NDArray[np.float32]) -> NDArray[np.float32]
     NDArray
         (n, G) float32; NaN rows for spots that are uncounted themselves.
     """
-    counted = np.flatnonzero(slide.count_rows >= 0)
-    ring = slide.lattice.ring[counted]
-    there = (ring >= 0) & (slide.count_rows[ring] >= 0)
+    counted, ring = slide.count_rows >= 0, slide.lattice.ring
+    there = (ring >= 0) & counted[ring] & counted[:, None]
+    each = there.sum(axis=1)
+    neighbours = sparse.csr_matrix(
+        (np.ones(each.sum(), np.float32), ring[there], np.concatenate([[0], np.cumsum(each)])), shape=(len(ring),) * 2
+    )
     filled = np.nan_to_num(spot)
-    total = filled[counted] + np.einsum("nk,nkg->ng", there.astype(np.float32), filled[ring], optimize=True)
-    means = np.full_like(spot, np.nan)
-    means[counted] = total / (1 + there.sum(axis=1, keepdims=True))
-    means[:, np.isnan(spot[counted]).all(axis=0)] = np.nan
+    means = np.asarray(neighbours @ filled)
+    means += filled
+    means /= 1 + each[:, None]
+    means[~counted] = np.nan
+    means[:, np.isnan(spot).all(axis=0)] = np.nan
     return means
 
 
@@ -188,7 +206,9 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
     smallest = np.sort(depth)[n - 1]
     candidates = np.flatnonzero(depth <= smallest)
     chosen = candidates[np.argsort((mean_rank + std_rank)[candidates], kind="stable")[:n]]
-    return GenePanel(tuple(sorted(genes[chosen].tolist())), "hmhvg", tuple(slide.name for slide in slides))
+    names = tuple(sorted(genes[chosen].tolist()))
+    aliases = aliases_of(names, [require_raw(slide) for slide in slides])
+    return GenePanel(names, "hmhvg", tuple(slide.name for slide in slides), aliases=aliases)
 
 
 def _common_genes(tables: Sequence[AnnData]) -> tuple[list[AnnData], set[str]]:

@@ -63,11 +63,16 @@ def format_of(path: str | Path) -> Format | None:
             return "whole_slide"
         if not path.exists():
             return None
-        if path.is_dir() and any((path / root).is_file() for root in _ZARR_ROOTS):
+        if path.is_dir() and is_zarr_group(path):
             return "spatialdata" if _is_spatialdata(path) else None
         return next((found for found, is_one in _RECOGNISED.items() if is_one(path)), None)
     except (OSError, TypeError, ValueError):  # no right to look, no path, a name that is too long, a null byte
         return None
+
+
+def is_zarr_group(folder: Path) -> bool:
+    """Tell whether a folder is the root of a Zarr group, of SpatialData or not."""
+    return any((folder / root).is_file() for root in _ZARR_ROOTS)
 
 
 def is_large_picture(path: Path) -> bool:

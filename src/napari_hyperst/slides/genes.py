@@ -17,6 +17,8 @@ from scipy import sparse
 _IDS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensemblid", "feature_id")
 _SYMBOLS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols", "feature_name")
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{6,})(\.\d+)?")
+#: What tables write where they have no name.
+_NO_NAMES = ("", "nan", "None", "<NA>", "NA")
 #: For no more genes than this at a time, columns are worth having by themselves.
 _FEW = 16
 
@@ -110,6 +112,55 @@ def without_version(gene: str) -> str:
     """Take the version off an Ensembl id of a gene; other names stay as they are."""
     found = _ENSEMBL.fullmatch(gene)
     return gene if found is None else found.group(1)
+
+
+def aliases_of(genes: Sequence[str], tables: Sequence[AnnData]) -> tuple[str, ...]:
+    """Return the other name of each gene: the Ensembl id of a symbol, the symbol of an id.
+
+    Parameters
+    ----------
+    genes
+        Symbols or Ensembl ids.
+    tables
+        Tables of counts; the first that has both names of a gene tells.
+
+    Returns
+    -------
+    tuple of str
+        Ids without versions, ``""`` where no table tells; ``()`` where none tells of any gene.
+    """
+    found = [""] * len(genes)
+    for index in map(GeneColumns, tables):
+        columns = index.find(genes).tolist()
+        for names in index.aliases:
+            for i, column in enumerate(columns):
+                name = names[column] if column >= 0 and not found[i] else ""
+                if name not in _NO_NAMES and is_ensembl(name) != is_ensembl(genes[i]):
+                    found[i] = without_version(name)
+    return tuple(found) if any(found) else ()
+
+
+def why_none_is_found(genes: Sequence[str], names: Sequence[str]) -> tuple[str, str] | None:
+    """Say what is wrong, and what to do, where genes are of one naming and a table of another; None where they are not.
+
+    Parameters
+    ----------
+    genes
+        Genes that are asked for, of which the table has none.
+    names
+        The table's own names.
+    """
+    asked, there = (sum(map(is_ensembl, each)) > len(each) / 2 for each in (genes, names))
+    if asked == there:
+        return None
+    kinds = ("Ensembl ids", "symbols")
+    wanted, had = kinds if asked else kinds[::-1]
+    column = "gene_ids" if asked else "gene_name"
+    return (
+        f"it has {wanted} for names, the slide {had}, and neither has both",
+        f"add their {wanted} to the slide, as a column {column} of its table's var"
+        + ("" if asked else ", or in an ST folder as a table of gene_id and gene_name"),
+    )
 
 
 def as_sparse(counts: AnnData) -> Any:

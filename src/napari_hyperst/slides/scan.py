@@ -232,7 +232,7 @@ def _openslide(path: Path) -> Any:
         raise SlideError(
             f"{path.suffix} files need openslide, which is not installed",
             where=path,
-            do="pip install openslide-python openslide-bin",
+            do="pip install 'napari-hyperst[openslide]'",
         ) from error
     try:
         return OpenSlide(str(path))

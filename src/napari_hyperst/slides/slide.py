@@ -14,11 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from spatialdata.transformations import get_transformation
 
-from napari_hyperst.errors import HyperSTWarning, ScaleError, SlideError
+from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.slides.fingerprint import picture_fingerprint
 from napari_hyperst.slides.genes import GeneColumns
 from napari_hyperst.slides.image import FILE_KEY, Pyramid
 from napari_hyperst.slides.lattice import Lattice, LatticeKind, lattice_from_array, lattice_from_centres
+from napari_hyperst.slides.scale import STATED, Claim, settle_scale
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 #: Distance between neighbouring spots in µm, where the kind of lattice tells the assay: Visium is hexagonal.
 VISIUM_PITCH_UM = 100.0
 VISIUM_SPOT_UM = 55.0
-#: Scales that differ by more than this are reported.
-_SCALE_TOLERANCE = 0.05
 #: Where more than this share of the spots lies outside the image, the two do not belong together.
 _OUTSIDE_SHARE = 0.5
 
@@ -176,6 +176,11 @@ class Slide:
             digest.update(spot.encode() + b"\n")
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def picture_fingerprint(self) -> str | None:
+        """Hash of px of the H&E, by which a bare picture of a section is known; None where it shows nothing."""
+        return picture_fingerprint(self.image)
+
     def boxes_px(self, side_um: float) -> NDArray[np.float64]:
         """Return (n, 4) squares of side ``side_um`` around the spots, (left, top, right, bottom) in level-0 px."""
         half = side_um / self.mpp / 2
@@ -316,34 +321,16 @@ def _ids_and_array(source: Source, shapes: GeoDataFrame) -> tuple[NDArray[np.str
 def _scale(source: Source, lattice: Lattice, stated: float | None) -> float:
     """Settle on µm per px: what the user says, else what was settled before, else the lattice, else the data.
 
-    What is told otherwise by more than 5 % is reported.
+    A lattice that was laid follows from the scale, and so tells none.
     """
     pitch_um = source.pitch_um if source.pitch_um is not None else _known_pitch(lattice.kind)
-    measured = None if pitch_um is None or lattice.kind == "none" else pitch_um / lattice.pitch_px
+    tells = pitch_um is not None and lattice.kind != "none" and not source.laid
+    measured = pitch_um / lattice.pitch_px if pitch_um is not None and tells else None
     by_lattice = "" if measured is None else f"the spots' pitch of {lattice.pitch_px:.4g} px = {pitch_um:g} µm"
     recorded = (source.mpp, "what the store records" if source.settled else "the slide's metadata")
-    claims = [(stated, "what was stated"), (measured, by_lattice)]
+    claims: list[Claim] = [(stated, STATED), (measured, by_lattice)]
     claims.insert(1 if source.settled or source.laid else 2, recorded)
-    told = [(value, whose) for value, whose in claims if value is not None]
-    if not told:
-        raise ScaleError("nothing tells how many µm a px is", where=source.path, do="state it (--mpp, or mpp=)")
-    scale, chosen = told[0]
-    if not np.isfinite(scale) or scale <= 0:
-        raise SlideError(f"{scale} is no scale in µm/px", where=source.path, do="state a positive number")
-    for other, whose in told[1:]:
-        if abs(other / scale - 1) > _SCALE_TOLERANCE:
-            do = (
-                "check what you state (--mpp, or mpp=)"
-                if stated is not None
-                else "state the right one (--mpp, or mpp=)"
-            )
-            warnings.warn(
-                f"{source.path}: {scale:.4g} µm/px is used, by {chosen}, which contradicts the {other:.4g} µm/px by "
-                f"{whose}; {do}, and check that image and spots are of one resolution",
-                HyperSTWarning,
-                stacklevel=3,
-            )
-    return float(scale)
+    return settle_scale(claims, source.path, ", and check that image and spots are of one resolution")
 
 
 def _reach(source: Source) -> int:

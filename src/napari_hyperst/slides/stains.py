@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from skimage.color import lab2rgb, rgb2lab
 
 from napari_hyperst.errors import ConfigError, HyperSTWarning, SlideError
 
@@ -19,6 +20,11 @@ StainMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 _LIGHT = 240.0
 #: Colours of two stains that are told apart are at least this far apart, in radians; the reference's are at 0.39.
 _LEAST_ANGLE = 0.1
+#: Reinhard's reference in CIELAB: what his method finds in the tiles of the packaged section, rounded.
+_REFERENCE_MEAN = np.array([58.82, 12.78, -19.31])
+_REFERENCE_SPREAD = np.array([20.82, 6.098, 9.878])
+#: Colours whose lightness, or either of whose other coordinates, is spread less than this are of no stained tissue.
+_LEAST_SPREAD = 0.5
 #: Glass is the brightest hundredth of a slide, and no darker nor more coloured than this.
 _GLASS_PERCENTILE = 99.0
 _DARKEST_GLASS = 160.0
@@ -85,6 +91,54 @@ class Macenko:
         if not (apart >= _LEAST_ANGLE and most.min() > 0):  # NaN is neither
             raise _no_stains(where)
         return cls((colours @ np.diag(amounts / most) @ np.linalg.pinv(found)).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Reinhard:
+    """Colours given the mean and the spread of a reference.
+
+    In CIELAB, in the place of the lαβ of Reinhard et al. (IEEE CG&A 2001), each of the three coordinates v becomes
+    (v - m) s' / s + m', for mean m and standard deviation s of the slide, m' and s' of the reference.
+
+    Attributes
+    ----------
+    scale, shift
+        (3,) float32, s' / s and m' - m s' / s.
+    """
+
+    scale: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+    def __call__(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the tiles, (..., 3) uint8 RGB, in the reference's colours."""
+        lab = rgb2lab(tiles.astype(np.float32) / np.float32(255)) * self.scale + self.shift
+        light = np.maximum(lab[..., 0], 0)
+        # No colour has less than no blue: what would have is clipped here, as scikit-image does with a warning.
+        lab = np.stack([light, lab[..., 1], np.minimum(lab[..., 2], 200 / 116 * (light + 16))], axis=-1)
+        return np.rint(255 * lab2rgb(lab)).clip(0, 255).astype(np.uint8)
+
+    @classmethod
+    def fit(cls, pixels: NDArray[np.uint8], where: str | Path) -> Reinhard:
+        """Take mean and spread of the slide's colours.
+
+        Parameters
+        ----------
+        pixels
+            (n, 3) uint8 RGB of tissue.
+        where
+            The slide, for messages.
+
+        Raises
+        ------
+        SlideError
+            If the colours do not differ.
+        """
+        lab = rgb2lab(pixels.astype(np.float32) / np.float32(255))
+        mean, spread = lab.mean(axis=0, dtype=np.float64), lab.std(axis=0, dtype=np.float64)
+        if spread.min() < _LEAST_SPREAD:
+            raise _no_stains(where)
+        scale = _REFERENCE_SPREAD / spread
+        return cls(scale.astype(np.float32), (_REFERENCE_MEAN - mean * scale).astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from napari_hyperst.slides.chunks import ChunkCache, Pieces, Region
 from napari_hyperst.slides.image import Pyramid, spread
 from napari_hyperst.slides.read_ahead import read_ahead
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Slide
-from napari_hyperst.slides.stains import Macenko, StainMap, WhiteBalance
+from napari_hyperst.slides.stains import Macenko, Reinhard, StainMap, WhiteBalance
 
 #: Side of the blocks of spots whose tiles are read together, in px of the level of their spot tiles.
 _BLOCK_PX = 2048
@@ -48,14 +48,11 @@ class TileBatch:
         (n,) indices of the spots.
     spot, niche
         (n, pixels, pixels, 3) uint8 RGB.
-    edge
-        (n,) whether a tile reaches over the image's edge, so that part of it is the image's reflection.
     """
 
     spots: NDArray[np.intp]
     spot: NDArray[np.uint8]
     niche: NDArray[np.uint8]
-    edge: NDArray[np.bool_]
 
 
 def niche_um(slide: Slide, spec: TileSpec) -> float:
@@ -81,6 +78,22 @@ def niche_um(slide: Slide, spec: TileSpec) -> float:
             do="state the side of the niche in µm (niche_um)",
         )
     return 2 * (slide.pitch_um + slide.spots.diameter_um / 2)
+
+
+def complete_niches(slide: Slide, spec: TileSpec) -> NDArray[np.bool_]:
+    """Return (n,) whether a spot's niche is whole: its tile, and on a slide with counts its profile.
+
+    That is, the niche tile lies in the image, and the whole ring of neighbours is there; on a slide with counts, the
+    spot and all of the ring have some, since a niche's profile is the mean of those that do (METHODS 8, row 10).
+    Without a lattice no niche is whole.
+    """
+    if slide.lattice.kind == "none":
+        return np.zeros(len(slide.spots), dtype=bool)
+    whole = slide.lattice.complete & slide.inside(niche_um(slide, spec))
+    if slide.counts is None:
+        return whole
+    counted = slide.count_rows >= 0
+    return whole & counted & counted[slide.lattice.ring].all(axis=1)
 
 
 def spots_with_tiles(slide: Slide, spec: TileSpec) -> NDArray[np.intp]:
@@ -119,13 +132,19 @@ def fit_stains(slide: Slide, spec: TileSpec) -> StainMap | None:
         return None
     if spec.stain == "white_balance":
         return WhiteBalance.fit(_overview(slide.image), slide.path)
+    method = Macenko if spec.stain == "macenko" else Reinhard
+    return method.fit(_stain_pixels(slide, spec), slide.path)
+
+
+def _stain_pixels(slide: Slide, spec: TileSpec) -> NDArray[np.uint8]:
+    """Return (n, 3) px of spot tiles spread over a slide."""
     spots = spots_with_tiles(slide, spec)
     spots = spots[np.lexsort(slide.spots.centres_px[spots].T)]
     spots = spots[np.linspace(0, len(spots) - 1, min(len(spots), _STAIN_SPOTS)).astype(np.intp)]
     kind = _Kind.of(slide, spec.spot_um, spec.pixels)
     tiles = [cut for _, (cut,) in _read(slide, [kind], spots, batch=1, threads=_threads())]
     pixels = np.concatenate(tiles).reshape(-1, 3)
-    return Macenko.fit(pixels[:: max(1, len(pixels) // _STAIN_PX)], slide.path)
+    return pixels[:: max(1, len(pixels) // _STAIN_PX)]
 
 
 def read_tiles(
@@ -139,9 +158,9 @@ def read_tiles(
     """Read the tiles of some spots, a block of neighbouring spots at a time.
 
     Tiles come from the coarsest level that is fine enough, resampled with an anti-aliasing filter on sub-pixel boxes.
-    Each chunk of a level is read once for all tiles that touch it. Tiles that reach over the image's edge see its
-    reflection, and are flagged. Threads read as many batches ahead of the consumer as there are threads; the tiles
-    and their order do not hang on how many.
+    Each chunk of a level is read once for all tiles that touch it. Tiles that reach over the image's edge, as
+    ``Slide.inside`` tells, see its reflection. Threads read as many batches ahead of the consumer as there are threads;
+    the tiles and their order do not hang on how many.
 
     Parameters
     ----------
@@ -173,10 +192,9 @@ def read_tiles(
     kinds = [_Kind.of(slide, side, spec.pixels) for side in (spec.spot_um, niche_um(slide, spec))]
     if len(spots) > 0 and stains is None:
         stains = fit_stains(slide, spec)
-    inside = np.logical_and(*(kind.inside for kind in kinds))
     with closing(_read(slide, kinds, spots, batch, threads or _threads(), stains)) as parts:
         for part, (spot, niche) in parts:
-            yield TileBatch(part, spot, niche, edge=~inside[part])
+            yield TileBatch(part, spot, niche)
 
 
 @dataclass(frozen=True)
@@ -189,8 +207,6 @@ class _Kind:
         The level they are read from.
     boxes
         (n, 4) squares around all spots, (left, top, right, bottom) in px of that level.
-    inside
-        (n,) whether each lies wholly in the image.
     margin
         How many px around a box the resampling filter sees.
     pixels
@@ -199,7 +215,6 @@ class _Kind:
 
     level: int
     boxes: NDArray[np.float64]
-    inside: NDArray[np.bool_]
     margin: int
     pixels: int
 
@@ -211,7 +226,7 @@ class _Kind:
         boxes = slide.boxes_px(side_um) / (factor_x, factor_y, factor_x, factor_y)
         shrinkage = side_px / min(factor_y, factor_x) / pixels
         margin = max(_MARGIN_PX, math.ceil(_REACH_PX * shrinkage) + 1)
-        return cls(level, boxes, slide.inside(side_um), margin, pixels)
+        return cls(level, boxes, margin, pixels)
 
     def regions(self, spots: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return (n, 4) the px that the tiles of some spots are made of: left, top, right, bottom."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,9 +173,12 @@ def keep_mask(mask: NDArray[np.generic], folder: Path | None = None) -> Path:
     digest = hashlib.sha256(np.array(bits.shape).tobytes() + np.packbits(bits).tobytes()).hexdigest()[:32]
     path = (folder or cache_folder()) / f"tissue-{digest}.png"
     if not path.exists():
-        staged = path.with_name(f".{path.name}")
-        Image.fromarray(bits.astype(np.uint8) * 255).save(staged, format="PNG")
-        staged.replace(path)
+        staged = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")  # others may keep it as well
+        try:
+            Image.fromarray(bits.astype(np.uint8) * 255).save(staged, format="PNG")
+            staged.replace(path)
+        finally:
+            staged.unlink(missing_ok=True)
     return path
 
 

@@ -41,6 +41,7 @@ _STAINS = {
     "none": "",
     "white_balance": " Each slide's colours are scaled so that glass is white.",
     "macenko": " Each slide's haematoxylin and eosin are normalised to one reference (Macenko et al., ISBI 2009).",
+    "reinhard": " Each slide's colours have the mean and the spread of one reference (Reinhard et al., CG&A 2001).",
 }
 #: How many genes are named; all are in the checkpoint's table.
 _NAMED_GENES = 12

@@ -22,13 +22,15 @@ from napari_hyperst.slides.expression import (
     detected_genes,
     log2_counts,
     measured_genes,
+    names_on,
     niche_counts,
     require_raw,
     spot_counts,
 )
+from napari_hyperst.slides.genes import why_none_is_found
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.stains import StainMap
-from napari_hyperst.slides.tiles import fit_stains, niche_um, read_tiles, spots_with_tiles
+from napari_hyperst.slides.tiles import complete_niches, fit_stains, niche_um, read_tiles, spots_with_tiles
 from napari_hyperst.training.encoding import SYMMETRIES, Progress, encode_tiles, turn, turn_each
 from napari_hyperst.training.prefix_cache import map_states
 from napari_hyperst.training.stain import change_stains, draw_stains
@@ -229,7 +231,7 @@ class TrainingSet:
 
 
 def trainable_spots(slide: Slide, spec: TileSpec, complete_niches_only: bool = False) -> NDArray[np.intp]:
-    """Return the indices of the spots that have counts and whose spot tile lies in the image.
+    """Return the indices of the spots that have counts and whose spot tile lies in the image, or niche is complete.
 
     Raises
     ------
@@ -239,7 +241,7 @@ def trainable_spots(slide: Slide, spec: TileSpec, complete_niches_only: bool = F
     spots = spots_with_tiles(slide, spec)
     kept = spots[slide.count_rows[spots] >= 0]
     if complete_niches_only:
-        kept = kept[slide.lattice.complete[kept]]
+        kept = kept[complete_niches(slide, spec)[kept]]
     if len(kept) == 0:
         raise SlideError("has no spot to train on", where=slide.path, do="give a slide with counts in tissue")
     return kept
@@ -344,14 +346,15 @@ def measure(slides: Sequence[Slide], kept: Sequence[NDArray[np.intp]], panel: Ge
     """
     for slide in slides:
         table = require_raw(slide)
-        if not measured_genes(slide, panel.genes).any():
+        if not measured_genes(slide, names_on(slide, panel)).any():
+            why = why_none_is_found(panel.genes, list(table.var_names))
             raise SlideError(
                 f"none of the panel's {len(panel)} genes ({', '.join(panel.genes[:3])}, …) is among its {table.n_vars} "
-                f"({', '.join(table.var_names[:3])}, …)",
+                f"({', '.join(table.var_names[:3])}, …)" + (f": {why[0]}" if why else ""),
                 where=slide.path,
-                do="give slides of one species, with genes named by symbol or with both symbols and ids",
+                do=why[1] if why else "give slides of one species",
             )
-    of_spots = [spot_counts(slide, panel.genes) for slide in slides]
+    of_spots = [spot_counts(slide, names_on(slide, panel)) for slide in slides]
     of_niches = [niche_counts(slide, counts) for slide, counts in zip(slides, of_spots, strict=True)]
     return _targets(of_spots, kept), _targets(of_niches, kept)
 
@@ -365,7 +368,7 @@ def count_detected(slides: Sequence[Slide], kept: Sequence[NDArray[np.intp]]) ->
 
 def _absent_genes(slides: Sequence[Slide], panel: GenePanel) -> Tensor | None:
     """Return (slides, G) which genes of the panel a slide lacks, with a warning; None where all have all."""
-    absent = np.stack([~measured_genes(slide, panel.genes) for slide in slides])
+    absent = np.stack([~measured_genes(slide, names_on(slide, panel)) for slide in slides])
     for slide, lacks in zip(slides, absent, strict=True):
         if lacks.any():
             names = ", ".join(np.array(panel.genes)[lacks][:5])

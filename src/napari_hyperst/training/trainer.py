@@ -330,6 +330,7 @@ class _Training:
                     spots=len(trainable_spots(slide, config.tiles, config.complete_niches_only)),
                     mpp=slide.mpp,
                     niche_um=niche_um(slide, config.tiles),
+                    picture=slide.picture_fingerprint,
                 )
                 for slide in self.slides
             ),

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from anndata import AnnData
-from spatialdata import read_zarr
 
 from napari_hyperst.errors import StoreError
-from napari_hyperst.files import recover
 from napari_hyperst.slides.formats import format_of
 from napari_hyperst.slides.readers import open_slide
-from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
+from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY, read_store
 from napari_hyperst.slides.slide import Slide
 
 
@@ -59,11 +57,7 @@ def open_prediction(store: str | Path, table: str | None = None, *, image: str |
 
 
 def _predictions(store: Path) -> dict[str, AnnData]:
-    recover(store)
     if format_of(store) != "spatialdata":
         raise StoreError("is no SpatialData Zarr", where=store, do="give a store that a slide was predicted into")
-    try:
-        tables = read_zarr(store, selection=("tables",)).tables
-    except Exception as error:  # zarr, anndata and spatialdata each raise errors of their own
-        raise StoreError(f"cannot be read ({error})", where=store, do="write it again") from error
+    tables = read_store(store, ("tables",)).tables
     return {name: found for name, found in tables.items() if {ATTRS_KEY, "spatialdata_attrs"} <= set(found.uns)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.slides.formats import FORMATS, Format, format_of
+from napari_hyperst.slides.formats import Format
+from napari_hyperst.slides.inspection import inspect_slide
 from napari_hyperst.slides.readers import (
     hest,
     legacy_st,
@@ -33,9 +34,6 @@ READERS: dict[Format, Callable[[Path, str | Path | None, str | None], Source]] =
     "stimage": stimage.read,
     "legacy_st": legacy_st.read,
 }
-
-#: Formats that may hold several tables of counts.
-_WITH_TABLES: tuple[Format, ...] = ("spatialdata", "visium_hd")
 
 
 def open_slide(
@@ -85,22 +83,8 @@ def open_slide(
         If the path holds no slide, or a part of it is missing, broken or contradicts the rest.
     """
     path = Path(path).expanduser()
-    try:
-        there = path.exists()
-    except OSError as error:
-        raise SlideError(f"cannot be looked at ({error.strerror})", where=path, do="check the path") from error
-    if not there:
-        raise SlideError("there is nothing here", where=path, do="check the path")
-    _look_into(path)
-    found = format_of(path)
-    if found is None and path.suffix == ".h5ad" and image is not None:
-        found = "hest"  # what is missing around it is named
-    if found is None:
-        raise SlideError("is no slide that can be read", where=path, do=f"give one of: {', '.join(FORMATS.values())}")
-    if table is not None and found not in _WITH_TABLES:
-        raise SlideError("has one table of counts, and none to choose", where=path, do="leave --table (table=) out")
-    if image is not None and found == "whole_slide":
-        raise SlideError("is the H&E itself", where=path, do="leave --image (image=) out")
+    laying = any(given is not None for given in (pitch_um, spot_um, tissue))
+    found = inspect_slide(path, image=image is not None, table=table is not None, laying=laying)
     named = None if image is None else str(image)
     file = None if tissue is None else _mask_file(tissue)
     ref = SlideRef.model_construct(
@@ -109,23 +93,19 @@ def open_slide(
     if found == "whole_slide":
         return build_slide(whole_slide.read(path, mpp, pitch_um, spot_um, file), mpp, ref)
     slide = build_slide(READERS[found](path, image, table), mpp, ref)
-    if pitch_um is None and spot_um is None and file is None:
+    if not laying and not _laid_at_another_scale(slide):
         return slide
     mask = None if file is None else read_mask(file, slide.image.shape_px).mask
     return replace(whole_slide.lay_again(slide, mask, pitch_um, spot_um), ref=ref)
 
 
-def _look_into(path: Path) -> None:
-    """Tell a path that may not be read from one that is no slide."""
-    try:
-        if path.is_dir():
-            next(path.iterdir(), None)
-        elif path.is_file():
-            path.open("rb").close()
-        else:  # a pipe or a device, which may be waited for without end
-            raise SlideError("is neither a file nor a folder", where=path, do="check the path")
-    except OSError as error:
-        raise SlideError(f"cannot be read ({error.strerror})", where=path, do="check its rights") from error
+def _laid_at_another_scale(slide: Slide) -> bool:
+    """Tell whether the scale of a slide is stated, and its spots were laid at another: they would lie too near or far.
+
+    Without the mask that they were laid over they stay where they are.
+    """
+    source = slide.source
+    return source.laid and source.tissue is not None and not math.isclose(slide.mpp, source.mpp or slide.mpp)
 
 
 def _mask_file(tissue: str | Path | NDArray[np.generic]) -> Path:

@@ -13,6 +13,7 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from napari_hyperst.slides.formats import outs_folder, spatial_folder
+from napari_hyperst.slides.image import FILE_KEY
 from napari_hyperst.slides.lattice import lattice_from_array
 from napari_hyperst.slides.readers.counts import find_matrix, read_matrix
 from napari_hyperst.slides.readers.elements import counted_spots
@@ -26,6 +27,7 @@ from napari_hyperst.slides.readers.positions import (
     read_scalefactors,
     warn_of_mirrored,
 )
+from napari_hyperst.slides.scan import recorded_mpp
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Source
 
 _FACTORS = ("tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres")
@@ -61,7 +63,14 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     if factor != 1:
         warn_of_coarse_image(run, element, _mpp(positions, factor))
     return Source(
-        sdata, path, image=element, spots=name, table="table", pitch_um=VISIUM_PITCH_UM, spot_um=VISIUM_SPOT_UM
+        sdata,
+        path,
+        image=element,
+        spots=name,
+        table="table",
+        pitch_um=VISIUM_PITCH_UM,
+        spot_um=VISIUM_SPOT_UM,
+        mpp=recorded_mpp(Path(sdata.images[element].attrs[FILE_KEY])),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from pathlib import Path
@@ -24,6 +25,8 @@ from napari_hyperst.slides.slide import Source
 ATTRS_KEY = "hyperst"
 #: How spatialdata-io ends the names of one H&E at several resolutions, the finest first, and of another image.
 _RESOLUTIONS = ("_full_image", "_hires_image", "_lowres_image")
+#: ome-zarr tells on standard error of each mask that lies in no picture's group, as SpatialData has them.
+logging.getLogger("ome_zarr.reader").addFilter(lambda record: "no parent found" not in str(record.msg))
 _INSTRUMENT = "_cytassist_image"
 _COLOURS = (1, 3, 4)
 
@@ -46,14 +49,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     SlideError
         If the store is broken, lacks an image or spots, or holds several that fit and none was named.
     """
-    recover_store(path)
-    try:
-        check_store(path)
-        sdata = read_zarr(path)
-    except Exception as error:  # zarr, anndata, geopandas and spatialdata each raise errors of their own
-        raise SlideError(
-            f"is no SpatialData store that can be read ({error})", where=path, do="write it again"
-        ) from error
+    sdata = read_store(path)
     table_name, spots = _choose_counts(sdata, path, table)
     if table_name is not None:
         _check_table(sdata.tables[table_name], f"{path} ({table_name})")
@@ -75,6 +71,31 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         laid=bool(hints.get("laid", False)),
         tissue=hints["tissue"] if hints.get("tissue") in list(sdata.labels) else None,
     )
+
+
+def read_store(path: Path, kinds: tuple[str, ...] | None = None) -> SpatialData:
+    """Open a store lazily, which may be anybody's, after what a killed export left in it has been put right.
+
+    Parameters
+    ----------
+    path
+        The store.
+    kinds
+        Which kinds of elements to read, ``"tables"`` for one; all if not told.
+
+    Raises
+    ------
+    SlideError
+        If it is none, is broken, or claims what none of ours would.
+    """
+    recover_store(path)
+    try:
+        check_store(path)
+        return read_zarr(path, selection=kinds)
+    except Exception as error:  # zarr, anndata, geopandas and spatialdata each raise errors of their own
+        raise SlideError(
+            f"is no SpatialData store that can be read ({error})", where=path, do="write it again"
+        ) from error
 
 
 def _hints(said: Any, path: Path) -> dict[str, Any]:

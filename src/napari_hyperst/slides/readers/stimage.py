@@ -19,6 +19,7 @@ from napari_hyperst.slides.readers.counts import read_count_table
 from napari_hyperst.slides.readers.elements import counted_spots
 from napari_hyperst.slides.readers.files import element_name, image_file
 from napari_hyperst.slides.readers.legacy_st import DENSE_PITCH_UM, PITCH_UM, SPOT_UM
+from napari_hyperst.slides.scan import recorded_mpp
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Source
 
 _COLUMNS = ["yaxis", "xaxis", "r"]
@@ -29,7 +30,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     """Read a slide.
 
     Visium and legacy ST are told by their lattices, and so is the scale. Bins of Visium HD may be of any size, which
-    the files do not tell: state µm per px.
+    the files do not tell: where the image records no scale either, state µm per px.
 
     Parameters
     ----------
@@ -75,7 +76,14 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
         tables={"table": annotating},
     )
     return Source(
-        sdata, path, image=f"{name}_full_image", spots=name, table="table", pitch_um=pitch_um, spot_um=spot_um
+        sdata,
+        path,
+        image=f"{name}_full_image",
+        spots=name,
+        table="table",
+        pitch_um=pitch_um,
+        spot_um=spot_um,
+        mpp=recorded_mpp(picture),
     )
 
 

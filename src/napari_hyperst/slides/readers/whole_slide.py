@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,17 @@ from spatialdata import SpatialData
 from spatialdata.models import Labels2DModel, ShapesModel
 from spatialdata.transformations import Identity, Scale, Sequence, get_transformation
 
-from napari_hyperst.errors import HyperSTWarning, ScaleError, SlideError
+from napari_hyperst.errors import SlideError
 from napari_hyperst.slides.image import Pyramid, image_element
 from napari_hyperst.slides.lattice import lay_hexagonal
 from napari_hyperst.slides.readers.files import element_name
+from napari_hyperst.slides.scale import STATED, settle_scale
 from napari_hyperst.slides.scan import recorded_mpp
 from napari_hyperst.slides.slide import VISIUM_PITCH_UM, VISIUM_SPOT_UM, Slide, Source, build_slide
 from napari_hyperst.slides.tissue import Tissue, find_tissue, read_mask
 
 #: More spots than this are not laid: it would be a slip in the pitch or the scale.
 MAX_SPOTS = 2_000_000
-#: Scales that differ by more than this are reported.
-_SCALE_TOLERANCE = 0.05
 
 
 def read(
@@ -62,7 +60,7 @@ def read(
     """
     pitch = _length(pitch_um, VISIUM_PITCH_UM, "pitch", path)
     spot = _length(spot_um, VISIUM_SPOT_UM, "spot", path)
-    scale = _scale(path, mpp)
+    scale = settle_scale([(mpp, STATED), (recorded_mpp(path), "what the file records")], path)
     name = element_name(path.name.removesuffix(path.suffix).removesuffix(".ome"))
     image = image_element(path, {name: Identity()})
     pyramid = Pyramid.from_element(image, str(path))
@@ -177,23 +175,6 @@ def _length(given: float | None, default: float, what: str, path: Path) -> float
             f"a {what} of {given:g} µm lays no lattice", where=path, do=f"state a positive number (--{what})"
         )
     return float(given)
-
-
-def _scale(path: Path, stated: float | None) -> float:
-    """Settle on µm per px: what the user says, else what the file records."""
-    recorded = recorded_mpp(path)
-    if stated is not None and (not np.isfinite(stated) or stated <= 0):
-        raise SlideError(f"{stated} is no scale in µm/px", where=path, do="state a positive number")
-    if stated is not None and recorded is not None and abs(stated / recorded - 1) > _SCALE_TOLERANCE:
-        warnings.warn(
-            f"{path}: the stated {stated:.4g} µm/px contradicts the {recorded:.4g} µm/px that the file records",
-            HyperSTWarning,
-            stacklevel=4,
-        )
-    scale = recorded if stated is None else stated
-    if scale is None:
-        raise ScaleError("nothing tells how many µm a px is", where=path, do="state it (--mpp, or mpp=)")
-    return float(scale)
 
 
 def _shapes(

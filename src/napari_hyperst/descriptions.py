@@ -1,20 +1,50 @@
-"""What ``napari-hyperst info`` tells of a slide and of the predictions in its store."""
+"""Slides and predictions in plain values, for a terminal or a script to read."""
 
 from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.nouns.provenance import read_provenance
+from napari_hyperst.nouns.tiles import TileSpec
 
 if TYPE_CHECKING:
+    from napari_hyperst.nouns.prediction import Prediction
     from napari_hyperst.slides.slide import Slide
 
 
+def describe_prediction(prediction: Prediction[Slide], store: Path) -> dict[str, Any]:
+    """Tell what a prediction is and how it agrees with what was measured, as plain values by name."""
+    from napari_hyperst.nouns.metrics import summarise
+
+    seconds = float(prediction.run["seconds"])
+    content: dict[str, Any] = {
+        "store": str(store),
+        "slide": str(prediction.slide.path),
+        "checkpoint": prediction.card.name,
+        "device": prediction.run["device"],
+        "spots": len(prediction.spots),
+        "genes": len(prediction.panel),
+        "mpp": prediction.slide.mpp,
+        "seconds": seconds,
+        "tiles_per_second": 2 * len(prediction.spots) / seconds,
+        "in_training": bool(prediction.in_training.any()),
+        "violating": {
+            cones.relation.name: float((cones.violation[cones.violation >= 0] > 0).mean()) for cones in prediction.cones
+        },
+    }
+    if prediction.measured is not None:
+        content |= summarise(prediction.expression, prediction.measured)
+    return content
+
+
 def describe_slide(slide: Slide) -> dict[str, Any]:
-    """Return what a slide holds and at what scale, by name."""
+    """Tell what a slide holds and at what scale, as plain values by name."""
+    from napari_hyperst.slides.tiles import complete_niches
+
     height, width = slide.image.shape_px
     content: dict[str, Any] = {
         "slide": str(slide.path),
@@ -28,7 +58,7 @@ def describe_slide(slide: Slide) -> dict[str, Any]:
         "spot_diameter_um": slide.spots.diameter_um,
         "lattice": slide.lattice.kind,
         "pitch_um": slide.pitch_um if slide.lattice.kind != "none" else None,
-        "complete_niches": int(slide.lattice.complete.sum()),
+        "complete_niches": int(complete_niches(slide, TileSpec()).sum()),
     }
     if slide.counts is not None:
         content |= {
