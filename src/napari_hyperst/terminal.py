@@ -57,13 +57,13 @@ def show_progress(what: str) -> Callable[[int, int], None]:
 
 def show_events() -> Callable[[str, dict[str, Any]], None]:
     """Return a reporter of a job's events, on standard error."""
-    reporters: dict[int, Callable[[int, int], None]] = {}
+    reporters: dict[tuple[str, int], Callable[[int, int], None]] = {}
 
     def report(kind: str, content: dict[str, Any]) -> None:
         if kind == "progress":
-            total = int(content["total"])
+            what, total = str(content["what"]), int(content["total"])
             if total > 0:
-                reporters.setdefault(total, show_progress(str(content["what"])))(int(content["done"]), total)
+                reporters.setdefault((what, total), show_progress(what))(int(content["done"]), total)
         elif kind == "epoch":
             numbers = {
                 key: content[key]

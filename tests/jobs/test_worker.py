@@ -143,7 +143,7 @@ def test_a_conversion_is_a_job_that_stops_and_goes_on(tiny_section: Path, tmp_pa
     assert task.command == f"napari-hyperst convert {tiny_section} --out {tmp_path / 'out.zarr'}"
 
     def stop_early(kind: str, content: dict[str, Any]) -> None:
-        if kind == "progress" and content["done"] >= 2:
+        if kind == "progress" and content["what"] == "blocks of pixels" and content["done"] >= 2:
             first.ask("stop")
 
     assert run(first, stop_early).kind == "stopped"
@@ -151,7 +151,7 @@ def test_a_conversion_is_a_job_that_stops_and_goes_on(tiny_section: Path, tmp_pa
     seen: list[tuple[int, int]] = []
 
     def watch(kind: str, content: dict[str, Any]) -> None:
-        if kind == "progress" and content["total"]:
+        if kind == "progress" and content["what"] == "blocks of pixels":
             seen.append((content["done"], content["total"]))
 
     ending = run(Job.create(tmp_path / "second", task), watch)

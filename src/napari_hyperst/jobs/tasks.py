@@ -54,7 +54,7 @@ def perform(task: AnyTask, folder: Path, report: Report) -> None:
 
 def _predict(task: PredictTask, folder: Path, report: Report) -> None:
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
-    slide = _open(task.slide)
+    slide = _open(task.slide, report)
     report("progress", {"what": "loading the checkpoint", "done": 0, "total": 0})
     from napari_hyperst.models.checkpoint import load_checkpoint
     from napari_hyperst.models.device import choose_device
@@ -67,7 +67,7 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
         slide,
         checkpoint,
         task.device,
-        lambda done, total: report("progress", {"what": "spots", "done": done, "total": total}),
+        _progress("spots", report),
         batch_size=task.batch_size,
         precision=task.precision,
     )
@@ -84,9 +84,11 @@ def _export(task: ExportTask, report: Report) -> None:
     from napari_hyperst.slides.export import write_table
 
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
-    slide = _open(task.slide)
+    slide = _open(task.slide, report)
     report("progress", {"what": "writing the store", "done": 0, "total": 0})
-    store = write_table(slide, read_h5ad(task.result), task.out, table=task.table)
+    store = write_table(
+        slide, read_h5ad(task.result), task.out, table=task.table, progress=_progress("blocks of pixels", report)
+    )
     report("done", {"store": str(store)})
 
 
@@ -95,16 +97,17 @@ def _convert(task: ConvertTask, report: Report) -> None:
 
     check_free(task.out)
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
-    slide = _open(task.slide)
-    store = convert(
-        slide,
-        task.out,
-        lambda done, total: report("progress", {"what": "blocks of pixels", "done": done, "total": total}),
-    )
+    slide = _open(task.slide, report)
+    store = convert(slide, task.out, _progress("blocks of pixels", report))
     report("done", {"store": str(store), "spots": len(slide.spots)})
 
 
-def _open(slide: SlideRef) -> Any:
+def _open(slide: SlideRef, report: Report) -> Any:
     from napari_hyperst.slides import open_slide
 
-    return open_slide(slide.path, **slide.options)
+    return open_slide(slide.path, **slide.options, progress=_progress("decoding the image", report))
+
+
+def _progress(what: str, report: Report) -> Callable[[int, int], None]:
+    """Return what tells how far something is as an event."""
+    return lambda done, total: report("progress", {"what": what, "done": done, "total": total})

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,30 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
-from filelock import FileLock, Timeout
+from anndata import AnnData
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTError, StoreError
-from napari_hyperst.files import write_whole
+from napari_hyperst.files import LOCK, hold_folder, write_whole
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.pyramid_writer import JOURNAL, PyramidWriter
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
-_PLAN, _PIXELS, _STORE, _LOCK = "plan.json", "pixels", "store", "lock"
+_PLAN, _PIXELS, _STORE = "plan.json", "pixels", "store"
 #: A slide is told from another by this many squares of its pixels along each side, each this many px long.
 _PROBES, _PROBE_PX = 4, 64
 
 
-def convert(slide: Slide, path: str | Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def convert(
+    slide: Slide,
+    path: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    tables: Mapping[str, AnnData] | None = None,
+) -> Path:
     """Write a slide as a new SpatialData Zarr store with a chunked multiscale image.
 
     Level 0 is the slide's, pixel by pixel; each further level is the mean of 2 x 2 pixels of the one before. Spots,
@@ -50,6 +56,8 @@ def convert(slide: Slide, path: str | Path, progress: Callable[[int, int], None]
         The store to write.
     progress
         Called with how many blocks of pixels are written, and of how many; what it raises ends the work.
+    tables
+        Predictions to write with it, by the names of their tables.
 
     Returns
     -------
@@ -69,12 +77,12 @@ def convert(slide: Slide, path: str | Path, progress: Callable[[int, int], None]
     folder = partial_folder(path)
     with _locked(folder, path), _told(path, folder):
         writer = PyramidWriter(slide.image.levels[0], folder / _PIXELS, slide.image.where)
-        _prepare(slide, folder, writer)
+        _prepare(slide, folder, writer, tables or {})
         writer.write(progress or (lambda done, total: None))
         _assemble(slide, folder, writer)
         check_free(path)
         (folder / _STORE).rename(path)
-    shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return path
 
 
@@ -130,7 +138,7 @@ def check_free(path: Path) -> None:
         raise StoreError("is there already", where=path, do="name a new store")
 
 
-def _prepare(slide: Slide, folder: Path, writer: PyramidWriter) -> None:
+def _prepare(slide: Slide, folder: Path, writer: PyramidWriter, tables: Mapping[str, AnnData]) -> None:
     """Make the folder ready to write pixels: from the start, or, for the same slide, where it stood.
 
     All but the pixels is written anew each time: it is little, and may have changed.
@@ -148,7 +156,14 @@ def _prepare(slide: Slide, folder: Path, writer: PyramidWriter) -> None:
     writer.prepare()
     for left in (store, folder / "new"):
         shutil.rmtree(left, ignore_errors=True)
-    self_contained(slide, _empty_image(slide, len(writer.shapes_px))).write(folder / "new")
+    whole = self_contained(slide, _empty_image(slide, len(writer.shapes_px)))
+    for name, table in tables.items():
+        whole.tables[name] = table
+    whole.write(folder / "new")
+    back = read_zarr(folder / "new") if tables else None
+    for name, table in tables.items():
+        if back is None or not np.array_equal(np.asarray(back.tables[name].X), np.asarray(table.X), equal_nan=True):
+            raise StoreError("did not read back as written", where=name, do="check the disk, and try again")
     (folder / "new").rename(store)
 
 
@@ -222,9 +237,8 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
     """Make the folder and keep other processes out of it."""
     try:
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / _LOCK)
-        lock.acquire(timeout=0)
-    except Timeout as error:
+        lock = hold_folder(folder)
+    except StoreError as error:
         raise StoreError("is being written by another process", where=path, do="wait for it, or end it") from error
     except OSError as error:
         raise StoreError(
@@ -265,7 +279,7 @@ def _any_pixels(folder: Path) -> bool:
 def _empty(folder: Path) -> None:
     """Delete what is of another slide, but for the lock."""
     for left in folder.iterdir():
-        if left.name == _LOCK:
+        if left.name == LOCK:
             continue
         if left.is_dir():
             shutil.rmtree(left)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.files import exchange
 from napari_hyperst.nouns.metrics import error_by_gene, pearson_by_gene
 from napari_hyperst.nouns.prediction import Prediction
-from napari_hyperst.slides.convert import self_contained
+from napari_hyperst.slides.convert import convert
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
@@ -60,7 +60,14 @@ def export(prediction: Prediction[Slide], path: str | Path, *, table: str | None
     return write_table(prediction.slide, prediction_table(prediction, command), path, table=table)
 
 
-def write_table(slide: Slide, annotation: AnnData, path: str | Path, *, table: str | None = None) -> Path:
+def write_table(
+    slide: Slide,
+    annotation: AnnData,
+    path: str | Path,
+    *,
+    table: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write the table of a prediction, as ``export`` does.
 
     Parameters
@@ -71,6 +78,8 @@ def write_table(slide: Slide, annotation: AnnData, path: str | Path, *, table: s
         From ``prediction_table``.
     path, table
         As for ``export``.
+    progress
+        As for ``convert``, which makes a new store.
 
     Returns
     -------
@@ -98,12 +107,7 @@ def write_table(slide: Slide, annotation: AnnData, path: str | Path, *, table: s
             _verify(staged, name, annotation)
             exchange(staged, path)
     else:
-        with _staged(path) as staged:
-            whole = self_contained(slide)
-            whole.tables[name] = annotation
-            whole.write(staged)
-            _verify(staged, name, annotation)
-            staged.rename(path)
+        convert(slide, path, progress, tables={name: annotation})
     return path
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_hyperst.errors import SlideError
 from napari_hyperst.files import recover
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.slides.decoded import progress_told
 from napari_hyperst.slides.formats import FORMATS, Format, format_of
 from napari_hyperst.slides.readers import (
     hest,
@@ -48,6 +49,7 @@ def open_slide(
     pitch_um: float | None = None,
     spot_um: float | None = None,
     tissue: str | Path | NDArray[np.generic] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Slide:
     """Open a slide: Visium, Visium HD, legacy ST, HEST, STimage-1K4M, a SpatialData Zarr, or a bare H&E.
 
@@ -72,6 +74,9 @@ def open_slide(
     tissue
         Bare H&E, or a store of one: a mask that spans the image at any resolution, not zero where there is tissue, as
         an array or as a picture; found by saturation if not told.
+    progress
+        Called while the image is decoded, where it must be: with how many blocks of pixels are written, and of how
+        many, 0 of 0 at first. What it raises ends the work, which is gone on with when the slide is opened again.
 
     Returns
     -------
@@ -108,9 +113,15 @@ def open_slide(
     ref = SlideRef.model_construct(
         path=path.absolute(), mpp=mpp, image=named, table=table, pitch_um=pitch_um, spot_um=spot_um, tissue=file
     )
+    with progress_told(progress):
+        source = (
+            whole_slide.read(path, mpp, pitch_um, spot_um, file)
+            if found == "whole_slide"
+            else READERS[found](path, image, table)
+        )
+    slide = build_slide(source, mpp, ref)
     if found == "whole_slide":
-        return build_slide(whole_slide.read(path, mpp, pitch_um, spot_um, file), mpp, ref)
-    slide = build_slide(READERS[found](path, image, table), mpp, ref)
+        return slide
     if pitch_um is None and spot_um is None and file is None:
         return slide
     mask = None if file is None else read_mask(file, slide.image.shape_px).mask
