@@ -75,7 +75,10 @@ def predict(
     loaded = load_checkpoint(checkpoint)
     results = []
     for path, target in zip(slides, targets, strict=True):
-        slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
+        slide = open_slide(
+            path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue,
+            progress=show_progress(f"{path.name}: decoding the image"),
+        )  # fmt: skip
         check_target(slide, target)
         prediction = run(
             slide,

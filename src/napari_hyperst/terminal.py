@@ -42,6 +42,8 @@ def show_progress(what: str) -> Callable[[int, int], None]:
 
     def report(done: int, total: int) -> None:
         nonlocal shown, began
+        if not total:  # it is not known yet
+            return
         now, window = time.monotonic(), sys.stderr.isatty()
         since, first = began = began or (now, done)
         if done < total and now - shown < (0.2 if window else 10):
