@@ -114,7 +114,7 @@ def clear_cache() -> None:
     for store in cache.iterdir():
         if re.fullmatch(r"[0-9a-f]{32}\.zarr", store.name):
             with contextlib.suppress(OSError):  # another process deletes it too
-                store.rename(store.with_name(f".{store.stem}.partial"))  # so that half of it is never read
+                store.rename(store.with_name(f".{store.stem}-cleared.partial"))  # half of it is never read
         elif re.fullmatch(r"\.?tissue-[0-9a-f]{32}\.png", store.name):
             store.unlink(missing_ok=True)
     _delete_stale(cache, 0.0)
