@@ -30,8 +30,8 @@ from napari_hyperst.models.method import Method
 from napari_hyperst.nouns.methods import HyperSTConfig
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides import open_slide
+from napari_hyperst.slides.decoded import CACHE_VARIABLE
 from napari_hyperst.slides.expression import select_hmhvg
-from napari_hyperst.slides.image import CACHE_VARIABLE
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.training.dataset import SlideTiles, TrainingSet, count_detected, measure, trainable_spots
 from napari_hyperst.training.prefix_cache import map_states

@@ -262,6 +262,18 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path(content["cache"]) == Path(os.environ["NAPARI_HYPERST_CACHE"])
 
 
+def test_doctor_clears_the_cache(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_HYPERST_CACHE", str(tmp_path))
+    name = "0" * 32
+    for left in (f"{name}.zarr/s0", f".{name}.partial/pixels", ".pyramid-abc", "mine.zarr"):
+        (tmp_path / left).mkdir(parents=True)
+    (tmp_path / f"tissue-{name}.png").write_bytes(b"0" * 2**20)
+    assert said(capsys, "doctor", "--clear-cache")["cache_mib"] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.zarr"]
+
+
 def test_lists_after_an_option() -> None:
     words = ["train", "--slides", "a", "b", "--val", "c", "--out", "d", "--set", "x=1"]
     assert _spread_lists(words) == [

@@ -238,3 +238,23 @@ def test_demo_without_a_display_writes_store_and_picture(tmp_path: Path) -> None
     assert sorted(file.name for file in (tmp_path / "hyperst-demo").iterdir()) == ["C2.png", "C2.zarr"]
     assert "pcc" in done.stdout
     assert isinstance(read_zarr(tmp_path / "hyperst-demo" / "C2.zarr"), SpatialData)
+
+
+@pytest.mark.parametrize("live", [20_000, 1])
+def test_save_as_writes_the_mask_as_it_is_painted(
+    make_napari_viewer_proxy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: int
+) -> None:
+    from napari_hyperst.viewer import tissue
+
+    monkeypatch.setattr(tissue, "MAX_LIVE", live)  # more spots follow the mask only when it is settled
+    viewer = make_napari_viewer_proxy()
+    session_of(viewer).add(open_slide(painted.write_tif(tmp_path / "he.tif", painted.paint(), levels=2)))
+    mask = viewer.layers["he_tissue"]
+    before = len(viewer.layers["he"].data)
+    mask.data_setitem(np.nonzero(mask.data[:, : mask.data.shape[1] // 2]), 0)
+    out = tmp_path / "out.zarr"
+    viewer.layers.save(str(out), plugin="napari-hyperst")
+    saved = open_slide(out)
+    np.testing.assert_array_equal(np.asarray(saved.sdata.labels["he_tissue"]) != 0, np.asarray(mask.data) != 0)
+    assert 0 < len(saved.spots) < before
+    np.testing.assert_array_equal(saved.spots.centres_px[:, ::-1], viewer.layers["he"].data)

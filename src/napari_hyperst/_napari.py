@@ -76,6 +76,9 @@ def open_sample() -> list[LayerData]:
 def write(path: str, layers: list[LayerData]) -> list[str]:
     """Write the slide that some of our layers belong to, with its prediction, as a SpatialData Zarr.
 
+    A slide without a prediction has its spots laid by the mask of the tissue as it is shown; a prediction is written
+    with the spots that it was made at.
+
     Parameters
     ----------
     path
@@ -105,12 +108,15 @@ def write(path: str, layers: list[LayerData]) -> list[str]:
         raise StoreError(f"a store holds one slide, not {len(keys)}", where=path, do="save the layers of one slide")
     from napari_hyperst.slides.convert import convert
     from napari_hyperst.slides.export import write_table
-    from napari_hyperst.viewer.session import entry_of
+    from napari_hyperst.viewer.session import session_with
 
-    entry = entry_of(keys.pop())
-    if entry is None:
+    key = keys.pop()
+    session = session_with(key)
+    if session is None:
         raise StoreError("the slide of these layers is closed", where=path, do="open it again")
+    entry = session.entries[key]
     if entry.table is None or entry.predicted is None:
+        session.settle(entry)  # what was painted into the mask is saved too
         return [str(convert(entry.slide, path))]
     return [str(write_table(entry.predicted, entry.table, path, table=entry.table_name))]
 

@@ -105,7 +105,16 @@ def predict(
 
     def opened() -> Iterator[tuple[Any, Path]]:
         for path, target in zip(slides, targets, strict=True):
-            slide = open_slide(path, mpp, image=image, table=table, pitch_um=pitch, spot_um=spot, tissue=tissue)
+            slide = open_slide(
+                path,
+                mpp,
+                image=image,
+                table=table,
+                pitch_um=pitch,
+                spot_um=spot,
+                tissue=tissue,
+                progress=show_progress(f"{path.name}: decoding the image"),
+            )
             if len(slides) > 1:  # not before one of them opens
                 _make_folder(out)
             check_output(slide, target, **asked)
@@ -315,22 +324,20 @@ def demo(
 
 @app.command()
 def doctor(
-    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Delete the pyramids of decoded images.")] = False,
+    clear_cache: Annotated[bool, typer.Option("--clear-cache", help="Delete decoded images and kept masks.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell what is installed, what there is to compute on, and where decoded images are kept."""
-    import shutil
-
     import torch
 
     from napari_hyperst.models.checkpoint import package_versions
     from napari_hyperst.models.device import choose_device, choose_dtype
-    from napari_hyperst.slides.image import cache_folder
+    from napari_hyperst.slides.decoded import cache_folder
+    from napari_hyperst.slides.decoded import clear_cache as clear
 
-    cache = cache_folder()
     if clear_cache:
-        for store in cache.glob("*.zarr"):
-            shutil.rmtree(store)
+        clear()
+    cache = cache_folder()
     device = choose_device()
     say(
         {

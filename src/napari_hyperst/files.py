@@ -13,7 +13,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from napari_hyperst.errors import StoreError
 
-_LOCK = ".lock"
+#: What is held of a folder.
+LOCK = ".lock"
 _LINUX_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _MACOS_SWAP = 2  # RENAME_SWAP of renamex_np(2)
 _AT_FDCWD = -100
@@ -65,7 +66,7 @@ def hold_folder(path: Path) -> BaseFileLock:
     OSError
         If it cannot be written.
     """
-    lock = FileLock(path / _LOCK, is_singleton=True)
+    lock = FileLock(path / LOCK, is_singleton=True)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:

@@ -42,6 +42,8 @@ def show_progress(what: str) -> Callable[[int, int], None]:
 
     def report(done: int, total: int) -> None:
         nonlocal shown, began
+        if not total:  # it is not known yet
+            return
         now, window = time.monotonic(), sys.stderr.isatty()
         since, first = began = began or (now, done)
         if done < total and now - shown < (0.2 if window else 10):
@@ -57,13 +59,13 @@ def show_progress(what: str) -> Callable[[int, int], None]:
 
 def show_events() -> Callable[[str, dict[str, Any]], None]:
     """Return a reporter of a job's events, on standard error."""
-    reporters: dict[int, Callable[[int, int], None]] = {}
+    reporters: dict[tuple[str, int], Callable[[int, int], None]] = {}
 
     def report(kind: str, content: dict[str, Any]) -> None:
         if kind == "progress":
-            total = int(content["total"])
+            what, total = str(content["what"]), int(content["total"])
             if total > 0:
-                reporters.setdefault(total, show_progress(str(content["what"])))(int(content["done"]), total)
+                reporters.setdefault((what, total), show_progress(what))(int(content["done"]), total)
         elif kind == "epoch":
             numbers = {
                 key: content[key]

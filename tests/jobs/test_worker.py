@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anndata import read_h5ad
+from anndata import AnnData, read_h5ad
 from filelock import FileLock
 from spatialdata import read_zarr
 
@@ -143,7 +143,7 @@ def test_a_conversion_is_a_job_that_stops_and_goes_on(tiny_section: Path, tmp_pa
     assert task.command == f"napari-hyperst convert {tiny_section} --out {tmp_path / 'out.zarr'}"
 
     def stop_early(kind: str, content: dict[str, Any]) -> None:
-        if kind == "progress" and content["done"] >= 2:
+        if kind == "progress" and content["what"] == "blocks of pixels" and content["done"] >= 2:
             first.ask("stop")
 
     assert run(first, stop_early).kind == "stopped"
@@ -151,7 +151,7 @@ def test_a_conversion_is_a_job_that_stops_and_goes_on(tiny_section: Path, tmp_pa
     seen: list[tuple[int, int]] = []
 
     def watch(kind: str, content: dict[str, Any]) -> None:
-        if kind == "progress" and content["total"]:
+        if kind == "progress" and content["what"] == "blocks of pixels":
             seen.append((content["done"], content["total"]))
 
     ending = run(Job.create(tmp_path / "second", task), watch)
@@ -282,3 +282,51 @@ def test_a_training_job_runs_in_a_session_of_its_own(tiny_section: Path, tmp_pat
     assert kinds(job)[-1] == "done"
     assert kinds(job).count("epoch") == 2
     assert len(load_checkpoint(out / "best").panel) == 10
+
+
+def test_an_export_tells_how_far_it_is_stops_and_goes_on(
+    tiny_section: Path, tiny_table: AnnData, tmp_path: Path
+) -> None:
+    tiny_table.write_h5ad(tmp_path / "prediction.h5ad")
+    task = ExportTask(slide=SlideRef(path=tiny_section), result=tmp_path / "prediction.h5ad", out=tmp_path / "out.zarr")
+    first = Job.create(tmp_path / "first", task)
+
+    def stop_early(kind: str, content: dict[str, Any]) -> None:
+        if kind == "progress" and content["what"] == "blocks of pixels" and content["done"] >= 2:
+            first.ask("stop")
+
+    assert run(first, stop_early).kind == "stopped"
+    assert not task.out.exists()
+    seen: list[tuple[int, int]] = []
+
+    def watch(kind: str, content: dict[str, Any]) -> None:
+        if kind == "progress" and content["what"] == "blocks of pixels":
+            seen.append((content["done"], content["total"]))
+
+    assert run(Job.create(tmp_path / "second", task), watch).kind == "done"
+    assert seen[0][0] >= 2
+    assert seen[-1] == (14, 14)
+    written = read_zarr(task.out).tables
+    assert set(written) == {"table", "table_hyperst"}
+    assert (written["table_hyperst"].X == tiny_table.X).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "out.zarr", "prediction.h5ad", "second"]
+
+
+def test_a_job_tells_that_it_decodes_and_stops_meanwhile(
+    tiny_section: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_HYPERST_CACHE", str(tmp_path / "cache"))
+    job = Job.create(tmp_path / "job", ConvertTask(slide=SlideRef(path=tiny_section), out=tmp_path / "out.zarr"))
+    told: list[tuple[int, int]] = []
+
+    def stop(kind: str, content: dict[str, Any]) -> None:
+        if kind == "progress" and content["what"] == "decoding the image":
+            told.append((content["done"], content["total"]))
+            if content["done"] >= 3:
+                job.ask("stop")
+
+    assert run(job, stop).kind == "stopped"
+    assert told[0] == (0, 0)
+    assert told[-1][0] < told[-1][1] == 14
+    assert not (tmp_path / "out.zarr").exists()
+    assert not list((tmp_path / "cache").glob("*.zarr"))

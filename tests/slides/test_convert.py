@@ -19,6 +19,7 @@ from filelock import FileLock
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 from napari_hyperst.errors import SlideError, StoreError
+from napari_hyperst.files import LOCK
 from napari_hyperst.slides import Slide, open_slide, pyramid_writer
 from napari_hyperst.slides.convert import convert, partial_folder
 from napari_hyperst.slides.pyramid_writer import JOURNAL, PyramidWriter
@@ -324,7 +325,7 @@ def test_a_folder_that_may_not_be_written(tiny: Slide, tmp_path: Path, monkeypat
 def test_another_process_at_work_is_left_alone(tiny: Slide, tmp_path: Path) -> None:
     folder = partial_folder(tmp_path / "out.zarr")
     folder.mkdir()
-    with FileLock(folder / "lock"), pytest.raises(StoreError, match="by another process"):
+    with FileLock(folder / LOCK), pytest.raises(StoreError, match="by another process"):
         convert(tiny, tmp_path / "out.zarr")
     convert(tiny, tmp_path / "out.zarr")
 

@@ -58,7 +58,7 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
     if not task.checkpoint.startswith("hf://"):  # what may have to be fetched waits for the slide
         find_checkpoint(task.checkpoint)
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
-    slide = _open(task.slide)
+    slide = _open(task.slide, report)
     report("progress", {"what": "loading the checkpoint", "done": 0, "total": 0})
     from napari_hyperst.models.checkpoint import load_checkpoint
     from napari_hyperst.models.device import choose_device
@@ -71,7 +71,7 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
         slide,
         checkpoint,
         task.device,
-        lambda done, total: report("progress", {"what": "spots", "done": done, "total": total}),
+        _progress("spots", report),
         batch_size=task.batch_size,
         precision=task.precision,
     )
@@ -88,7 +88,7 @@ def _export(task: ExportTask, report: Report) -> None:
     from napari_hyperst.slides.outputs import write_output
 
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
-    slide = _open(task.slide)
+    slide = _open(task.slide, report)
     report("progress", {"what": f"writing {task.out.name}", "done": 0, "total": 0})
     written = write_output(
         slide,
@@ -99,6 +99,7 @@ def _export(task: ExportTask, report: Report) -> None:
         table=task.table,
         overwrite=task.overwrite,
         copy=task.copy_store,
+        progress=_progress("blocks of pixels", report),
     )
     report("done", {"store": str(written)})
 
@@ -108,16 +109,17 @@ def _convert(task: ConvertTask, report: Report) -> None:
 
     check_free(task.out)
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
-    slide = _open(task.slide)
-    store = convert(
-        slide,
-        task.out,
-        lambda done, total: report("progress", {"what": "blocks of pixels", "done": done, "total": total}),
-    )
+    slide = _open(task.slide, report)
+    store = convert(slide, task.out, _progress("blocks of pixels", report))
     report("done", {"store": str(store), "spots": len(slide.spots)})
 
 
-def _open(slide: SlideRef) -> Any:
+def _open(slide: SlideRef, report: Report) -> Any:
     from napari_hyperst.slides import open_slide
 
-    return open_slide(slide.path, **slide.options)
+    return open_slide(slide.path, **slide.options, progress=_progress("decoding the image", report))
+
+
+def _progress(what: str, report: Report) -> Callable[[int, int], None]:
+    """Return what tells how far something is as an event."""
+    return lambda done, total: report("progress", {"what": what, "done": done, "total": total})

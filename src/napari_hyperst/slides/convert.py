@@ -19,24 +19,30 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
-from filelock import FileLock, Timeout
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTError, StoreError
-from napari_hyperst.files import write_whole
+from napari_hyperst.files import LOCK, hold_folder, to_disk, write_whole
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.pyramid_writer import JOURNAL, PyramidWriter
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
-_PLAN, _PIXELS, _STORE, _LOCK = "plan.json", "pixels", "store", "lock"
+_PLAN, _PIXELS, _STORE = "plan.json", "pixels", "store"
 #: A slide is told from another by this many squares of its pixels along each side, each this many px long.
 _PROBES, _PROBE_PX = 4, 64
 
 
-def convert(slide: Slide, path: str | Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def convert(
+    slide: Slide,
+    path: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    also: Callable[[Path], None] | None = None,
+    keep: bool = True,
+) -> Path:
     """Write a slide as a new SpatialData Zarr store with a chunked multiscale image.
 
     Level 0 is the slide's, pixel by pixel; each further level is the mean of 2 x 2 pixels of the one before. Spots,
@@ -50,6 +56,10 @@ def convert(slide: Slide, path: str | Path, progress: Callable[[int, int], None]
         The store to write.
     progress
         Called with how many blocks of pixels are written, and of how many; what it raises ends the work.
+    also
+        Called with the store before it takes its name, to write more into it.
+    keep
+        Whether pixels that are written stay beside the store when the disk fails. A killed process leaves them anyway.
 
     Returns
     -------
@@ -67,14 +77,17 @@ def convert(slide: Slide, path: str | Path, progress: Callable[[int, int], None]
     path = Path(path).expanduser().absolute()
     check_free(path)
     folder = partial_folder(path)
-    with _locked(folder, path), _told(path, folder):
+    with _locked(folder, path), _told(path, folder, keep):
         writer = PyramidWriter(slide.image.levels[0], folder / _PIXELS, slide.image.where)
         _prepare(slide, folder, writer)
         writer.write(progress or (lambda done, total: None))
         _assemble(slide, folder, writer)
+        if also is not None:
+            also(folder / _STORE)
+        to_disk(folder / _STORE)
         check_free(path)
         (folder / _STORE).rename(path)
-    shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return path
 
 
@@ -148,7 +161,8 @@ def _prepare(slide: Slide, folder: Path, writer: PyramidWriter) -> None:
     writer.prepare()
     for left in (store, folder / "new"):
         shutil.rmtree(left, ignore_errors=True)
-    self_contained(slide, _empty_image(slide, len(writer.shapes_px))).write(folder / "new")
+    whole = self_contained(slide, _empty_image(slide, len(writer.shapes_px)))
+    whole.write(folder / "new")
     (folder / "new").rename(store)
 
 
@@ -222,9 +236,8 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
     """Make the folder and keep other processes out of it."""
     try:
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / _LOCK)
-        lock.acquire(timeout=0)
-    except Timeout as error:
+        lock = hold_folder(folder)
+    except StoreError as error:
         raise StoreError("is being written by another process", where=path, do="wait for it, or end it") from error
     except OSError as error:
         raise StoreError(
@@ -237,12 +250,12 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(path: Path, folder: Path) -> Iterator[None]:
-    """Turn what goes wrong with the disk into an error for the user; where no pixel is written, nothing is left."""
+def _told(path: Path, folder: Path, keep: bool) -> Iterator[None]:
+    """Turn what goes wrong with the disk into an error for the user; where no pixel is to be kept, nothing is left."""
     try:
         yield
     except BaseException as error:
-        kept = _any_pixels(folder)
+        kept = _any_pixels(folder) and (keep or not isinstance(error, Exception))
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, HyperSTError) or not isinstance(error, OSError | ValueError):
@@ -265,7 +278,7 @@ def _any_pixels(folder: Path) -> bool:
 def _empty(folder: Path) -> None:
     """Delete what is of another slide, but for the lock."""
     for left in folder.iterdir():
-        if left.name == _LOCK:
+        if left.name == LOCK:
             continue
         if left.is_dir():
             shutil.rmtree(left)

@@ -1,15 +1,7 @@
-"""Pixels of a slide's H&E: a lazy pyramid in, 8-bit RGB regions out; and the cache of decoded image files."""
+"""Pixels of a slide's H&E: a lazy pyramid in, 8-bit RGB regions out."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import math
-import os
-import shutil
-import tempfile
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,21 +11,17 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from PIL import Image
-from platformdirs import user_cache_path
-from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel
 
-from napari_hyperst.errors import HyperSTWarning, SlideError
-from napari_hyperst.slides.scan import CHUNK_PX, Scan, open_scan
+from napari_hyperst.errors import SlideError
+from napari_hyperst.slides.decoded import decoded_levels
+from napari_hyperst.slides.halving import halved, level_shapes
+from napari_hyperst.slides.scan import CHUNK_PX, open_scan
 
-#: Image files that cannot be read in parts are decoded whole, up to this many px (3 GB of memory).
-MAX_DECODED_PX = 1_000_000_000
 #: An image in tiles but without levels is read from its file up to this many px a side; else a pyramid is cached.
 _WITHOUT_LEVELS_PX = 4096
 #: How white is told from a sample of an image of more than 8 bits: px a side, and in how many blocks.
 _SAMPLED_PX, _SAMPLED_BLOCKS = 2048, 8
-CACHE_VARIABLE = "NAPARI_HYPERST_CACHE"
 #: Attribute of an image element that names the file it was read from; it is not written to stores.
 FILE_KEY = "hyperst_file"
 
@@ -147,10 +135,8 @@ def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
     """Return an image file as a lazy multiscale SpatialData image.
 
     A file in tiles is read from where it is, with all its levels; where the coarsest of them is still large, coarser
-    ones are computed from it when they are asked for. Any other file is decoded once into a Zarr pyramid in the
-    user's cache folder (``NAPARI_HYPERST_CACHE`` names another), under its content's hash, and read from there ever
-    after. Its right and bottom edge are repeated, by less than a px of the coarsest level, so that each level is
-    exactly half the one before.
+    ones are computed from it when they are asked for. Any other file is decoded once into a pyramid in the user's cache
+    folder (``NAPARI_HYPERST_CACHE`` names another), under a hash of its content, and read from there ever after.
 
     Parameters
     ----------
@@ -164,8 +150,6 @@ def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
     SlideError
         If the file is no image, is broken, or is too large to be decoded whole.
     """
-    from spatialdata.transformations import set_transformation
-
     scan = open_scan(path)
     if (
         scan is not None
@@ -173,13 +157,7 @@ def image_element(path: Path, transformations: dict[str, Any]) -> xr.DataTree:
         and (len(scan.levels) > 1 or max(scan.levels[0].shape[1:]) <= _WITHOUT_LEVELS_PX)
     ):
         return _element(_with_coarser(scan.levels), transformations, path)
-    store = cache_folder() / f"{_content_hash(path)}.zarr"
-    if not (store / "zarr.json").exists():
-        _write_pyramid(_decode(path) if scan is None else _whole(scan, path), store, path)
-    element: xr.DataTree = read_zarr(store).images["image"]
-    element.attrs[FILE_KEY] = str(path)
-    set_transformation(element, transformations, set_all=True)
-    return element
+    return _element(decoded_levels(path, scan), transformations, path)
 
 
 def spread(side: int, longest: int, blocks: int) -> list[slice]:
@@ -191,13 +169,23 @@ def spread(side: int, longest: int, blocks: int) -> list[slice]:
 
 
 def _with_coarser(levels: tuple[da.Array, ...]) -> tuple[da.Array, ...]:
-    """Add levels of half the size, each the mean of four px, until one is small enough to be shown at a glance."""
+    """Add levels of half the size until one is small enough to be shown at a glance; they are computed when read."""
     made = list(levels)
-    while max(made[-1].shape[1:]) > CHUNK_PX and min(made[-1].shape[1:]) > 1:
-        mean = da.coarsen(np.mean, made[-1], {1: 2, 2: 2}, trim_excess=True)
-        dtype = made[-1].dtype
-        made.append((mean if dtype.kind == "f" else da.rint(mean)).astype(dtype))
+    height, width = levels[-1].shape[1:]
+    for shape_px in level_shapes((height, width), CHUNK_PX)[1:]:
+        made.append(_coarser(made[-1], shape_px))
     return tuple(made)
+
+
+def _coarser(fine: da.Array, shape_px: tuple[int, int]) -> da.Array:
+    """Return the level after one: the same arithmetic as on pixels in memory, done when it is read."""
+
+    def read(y: slice, x: slice) -> Any:
+        return fine[:, y, x]
+
+    height, width = shape_px
+    coarse: Any = halved(read, fine.shape[1:], shape_px, slice(0, height), slice(0, width))
+    return coarse.rechunk((-1, CHUNK_PX, CHUNK_PX))
 
 
 def _element(levels: tuple[da.Array, ...], transformations: dict[str, Any], path: Path) -> xr.DataTree:
@@ -216,112 +204,3 @@ def _element(levels: tuple[da.Array, ...], transformations: dict[str, Any], path
     set_transformation(element, transformations, set_all=True)
     Image2DModel().validate(element)
     return element
-
-
-def cache_folder() -> Path:
-    """Return the folder of decoded pyramids, made if it is not there."""
-    named = os.environ.get(CACHE_VARIABLE)
-    folder = Path(named) if named else user_cache_path("napari-hyperst")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
-        fallback = Path(tempfile.gettempdir()) / "napari-hyperst"
-        warnings.warn(
-            f"{folder}: cannot be written; decoded images go to {fallback} (set {CACHE_VARIABLE})",
-            HyperSTWarning,
-            stacklevel=2,
-        )
-        folder = fallback
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _content_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    except OSError as error:
-        raise SlideError(
-            f"cannot be read ({error.strerror})", where=path, do="check the file and its rights"
-        ) from error
-
-
-def _whole(scan: Scan, path: Path) -> da.Array:
-    """Return the finest level of a scan, in memory where it cannot be read in parts."""
-    pixels = scan.levels[0]
-    if scan.in_parts:
-        return pixels
-    _check_size(pixels.shape[2], pixels.shape[1], path)
-    try:
-        return da.from_array(np.asarray(pixels), chunks=(-1, CHUNK_PX, CHUNK_PX))
-    except Exception as error:  # tifffile's codecs raise what they like on broken files
-        raise SlideError(
-            f"is no TIFF that can be read ({error})", where=path, do="save it again as an 8-bit RGB TIFF"
-        ) from error
-
-
-def _decode(path: Path) -> da.Array:
-    """Return the pixels of an image file as Pillow reads them, as a (c, y, x) array."""
-    try:
-        with _pillow_limit_lifted(), Image.open(path) as opened:
-            _check_size(*opened.size, path)
-            image: Image.Image = opened
-            if image.mode in ("P", "CMYK", "LA", "PA", "YCbCr", "LAB", "HSV", "1"):
-                image = image.convert("RGBA" if "transparency" in image.info or image.mode in ("LA", "PA") else "RGB")
-            elif image.mode in ("I", "F", "I;16B"):
-                image = image.convert("I;16") if image.mode != "F" else image
-            pixels = np.asarray(image)
-    except SlideError:
-        raise
-    except Exception as error:  # Pillow's plugins raise what they like on broken files
-        raise SlideError(
-            f"is no image that can be read ({error})", where=path, do="give an 8-bit RGB jpg, png or tif"
-        ) from error
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    return da.from_array(np.moveaxis(pixels, -1, 0), chunks=(-1, CHUNK_PX, CHUNK_PX))
-
-
-def _check_size(width: int, height: int, path: Path) -> None:
-    if width * height > MAX_DECODED_PX:
-        raise SlideError(
-            f"claims {width} x {height} px, over the {MAX_DECODED_PX:,} px that are decoded whole",
-            where=path,
-            do="convert it to a tiled TIFF, which is read in parts",
-        )
-
-
-@contextlib.contextmanager
-def _pillow_limit_lifted() -> Iterator[None]:
-    """Let Pillow open large images: our own bound, stated in the error, takes the place of its own."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def _write_pyramid(pixels: da.Array, store: Path, source: Path) -> None:
-    """Write all levels beside ``store``, then rename: a broken-off run leaves no half pyramid."""
-    halvings = max(0, math.ceil(math.log2(max(pixels.shape[1:]) / CHUNK_PX)))
-    # Sizes that halve without a rest keep all levels in register; what is added is at most a px of the coarsest.
-    pixels = da.pad(pixels, [(0, 0), *((0, -size % 2**halvings) for size in pixels.shape[1:])], mode="edge")
-    element = Image2DModel.parse(
-        pixels,
-        dims=("c", "y", "x"),
-        c_coords={3: ["r", "g", "b"], 4: ["r", "g", "b", "a"]}.get(pixels.shape[0]),
-        scale_factors=[2] * halvings or None,
-        chunks=(pixels.shape[0], CHUNK_PX, CHUNK_PX),
-        rgb=None,
-    )
-    staged = Path(tempfile.mkdtemp(prefix=".pyramid-", dir=store.parent))
-    try:
-        SpatialData(images={"image": element}).write(staged / "image.zarr")
-        if not store.exists():
-            (staged / "image.zarr").rename(store)
-    except Exception as error:  # the codecs raise what they like on broken files
-        raise SlideError(f"could not be decoded ({error})", where=source, do="check the file and disk space") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)

@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.slides.halving import halved, level_shapes
-from napari_hyperst.slides.image import CHUNK_PX
+from napari_hyperst.slides.scan import CHUNK_PX
 
 #: The file that notes which blocks are written.
 JOURNAL = "done"
+#: What the folders of levels are called, before their number.
+_LEVEL = "s"
 #: How each of its lines ends.
 _WHOLE = " written"
 #: Blocks are at most this many chunks long, where the source's own chunks are that large.
@@ -35,6 +37,11 @@ _MOST_CHUNKS = 4
 _MOST_WORKERS, _MOST_BYTES = 4, 2**27
 #: Seconds after which progress is told anew, so that a request to stop is heard while a block takes long.
 _TICK_S = 0.2
+
+
+def level_folders(pyramid: Path) -> tuple[Path, ...]:
+    """Return the folders of the levels in the folder of a pyramid, finest first."""
+    return tuple(sorted(pyramid.glob(f"{_LEVEL}*"), key=lambda path: int(path.name.removeprefix(_LEVEL))))
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class PyramidWriter:
 
     def level_folder(self, level: int) -> Path:
         """Return the folder of a level."""
-        return self.folder / f"s{level}"
+        return self.folder / f"{_LEVEL}{level}"
 
     def prepare(self) -> None:
         """Make the empty levels, or tidy up what a killed run left of a chunk."""

@@ -16,8 +16,10 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from napari_hyperst.errors import SlideError
+from napari_hyperst.slides.decoded import cache_folder
 from napari_hyperst.slides.formats import TIFF_SUFFIXES
-from napari_hyperst.slides.image import MAX_DECODED_PX, Pyramid, cache_folder
+from napari_hyperst.slides.image import Pyramid
+from napari_hyperst.slides.pillow import MAX_DECODED_PX
 
 #: Side of a px of the mask in µm, where the H&E is fine enough.
 MASK_UM = 8.0

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from napari_hyperst.models.encoders import Encoder, weights_sha256
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.slides.image import cache_folder, spread
+from napari_hyperst.slides.decoded import cache_folder
+from napari_hyperst.slides.image import spread
 from napari_hyperst.slides.slide import Slide
 from napari_hyperst.slides.tiles import niche_um, spots_with_tiles
 from napari_hyperst.training.encoding import Progress, check_size, encode_slide, state_shape

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.errors import ConfigError
-from napari_hyperst.slides.image import CACHE_VARIABLE
+from napari_hyperst.slides.decoded import CACHE_VARIABLE
 
 _WHOLE, _PART, _LOCK = ".npy", ".part", ".lock"
 _TYPE, _CHECK = np.dtype("<f2"), np.dtype("<u4")

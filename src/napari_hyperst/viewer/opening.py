@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from napari_hyperst.errors import HyperSTError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
 
 if TYPE_CHECKING:
+    from napari_hyperst.slides.pillow import CoarsePicture
     from napari_hyperst.slides.slide import Slide
 
 
 def open_in_thread(
-    ref: SlideRef, opened: Callable[[Slide], None], failed: Callable[[SlideRef, HyperSTError], None]
+    ref: SlideRef,
+    seen: Callable[[CoarsePicture], None],
+    opened: Callable[[Slide], None],
+    failed: Callable[[SlideRef, HyperSTError], None],
 ) -> None:
-    """Open a slide in a thread; one of the two functions is called in the main thread when that is over.
+    """Open a slide in a thread; the functions are called in the main thread, one of the last two when that is over.
 
     Parameters
     ----------
     ref
         The slide.
+    seen
+        Called with its H&E from afar, at once, where that can be had quickly.
     opened
         Called with it.
     failed
@@ -36,13 +42,19 @@ def open_in_thread(
             failed(ref, error)
 
     worker = create_worker(_open, ref)
+    worker.yielded.connect(seen)
     worker.returned.connect(tell)
     worker.start()
 
 
-def _open(ref: SlideRef) -> tuple[Slide | None, HyperSTError | None]:
+def _open(ref: SlideRef) -> Generator[CoarsePicture, None, tuple[Slide | None, HyperSTError | None]]:
     """Open a slide, or say what went wrong: of an error alone the worker would print a traceback."""
-    from napari_hyperst.slides import open_slide
+    from napari_hyperst.slides.pillow import coarse_picture
+
+    picture = coarse_picture(ref)
+    if picture is not None:
+        yield picture
+    from napari_hyperst.slides import open_slide  # takes seconds to import
 
     try:
         return open_slide(ref.path, **ref.options), None

@@ -10,6 +10,7 @@ from psygnal import Signal
 
 from napari_hyperst.errors import HyperSTError, ScaleError, plain, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer.coarse import CoarseLayer
 from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.entry import Entry, first_gene, unlike
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
@@ -87,9 +88,22 @@ class Session:
         return self._opening
 
     def open(self, ref: SlideRef) -> None:
-        """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification."""
+        """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification.
+
+        Meanwhile its H&E is shown from afar, where that can be had quickly.
+        """
+        coarse = CoarseLayer(self._viewer, ref)
+
+        def opened(slide: Slide) -> None:
+            coarse.remove()
+            self._opened(slide)
+
+        def failed(ref: SlideRef, error: HyperSTError) -> None:
+            coarse.remove()
+            self._not_opened(ref, error)
+
         self._count_opening(1)
-        open_in_thread(ref, self._opened, self._not_opened)
+        open_in_thread(ref, coarse.show, opened, failed)
 
     def open_sample(self) -> Path:
         """Open the packaged slide, and return where it is."""
@@ -508,9 +522,9 @@ def show_slide(viewer: ViewerModel, slide: Slide) -> Entry:
     return session_of(viewer).add(slide)
 
 
-def entry_of(key: str) -> Entry | None:
-    """Return a slide that is open in any viewer."""
-    return next((session.entries[key] for session in _SESSIONS.values() if key in session.entries), None)
+def session_with(key: str) -> Session | None:
+    """Return the session of the viewer, whichever it is, in which a slide is open."""
+    return next((session for session in _SESSIONS.values() if key in session.entries), None)
 
 
 def _tell(message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,13 +12,19 @@ from anndata import AnnData
 from napari_hyperst.errors import StoreError
 from napari_hyperst.files import to_disk
 from napari_hyperst.slides.commit import WORK, check_name, check_table_name, put_table, working_folder
-from napari_hyperst.slides.convert import check_free, self_contained
+from napari_hyperst.slides.convert import check_free, convert, self_contained
 from napari_hyperst.slides.export.table import table_name
 from napari_hyperst.slides.slide import Slide
 
 
 def write_table(
-    slide: Slide, annotation: AnnData, path: str | Path, *, table: str | None = None, copy: bool = False
+    slide: Slide,
+    annotation: AnnData,
+    path: str | Path,
+    *,
+    table: str | None = None,
+    copy: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the table of a prediction into a store, as a table that annotates the slide's spots.
 
@@ -38,6 +44,8 @@ def write_table(
         Name of the new table; ``<measured table>_hyperst``, or ``hyperst`` where nothing was measured.
     copy
         Whether a new store is a copy of the slide's own, with all its elements.
+    progress
+        As for ``convert``, which makes a new store.
 
     Returns
     -------
@@ -55,11 +63,10 @@ def write_table(
     if path == own:
         put_table(path, name, annotation)
         return path
+    if not copy or own is None:
+        return convert(slide, path, progress, also=lambda staged: put_table(staged, name, annotation), keep=False)
     with _new_store(path) as staged:
-        if copy and own is not None:
-            shutil.copytree(own, staged, symlinks=True, ignore=shutil.ignore_patterns(WORK))
-        else:
-            self_contained(slide).write(staged)
+        shutil.copytree(own, staged, symlinks=True, ignore=shutil.ignore_patterns(WORK))
         put_table(staged, name, annotation)
     return path
 

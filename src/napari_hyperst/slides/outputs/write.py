@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,7 @@ def write_output(
     table: str | None = None,
     overwrite: bool = False,
     copy: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the table of a prediction, new or out of a store, as ``export`` does.
 
@@ -140,6 +142,8 @@ def write_output(
         From ``prediction_table``, or a prediction's table of a store.
     path, gene, measured, table, overwrite, copy
         As for ``export``.
+    progress
+        Called with how many blocks of pixels of a new store are written, and of how many.
 
     Returns
     -------
@@ -184,5 +188,5 @@ def write_output(
 
             write_geojson(slide, annotation, path, gene, measured)
         case _:
-            return write_table(slide, annotation, path, table=table, copy=copy)
+            return write_table(slide, annotation, path, table=table, copy=copy, progress=progress)
     return path

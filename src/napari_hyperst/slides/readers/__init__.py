@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.slides.decoded import progress_told
 from napari_hyperst.slides.formats import Format
 from napari_hyperst.slides.inspection import inspect_slide
 from napari_hyperst.slides.readers import (
@@ -45,6 +46,7 @@ def open_slide(
     pitch_um: float | None = None,
     spot_um: float | None = None,
     tissue: str | Path | NDArray[np.generic] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Slide:
     """Open a slide: Visium, Visium HD, legacy ST, HEST, STimage-1K4M, a SpatialData Zarr, or a bare H&E.
 
@@ -69,6 +71,9 @@ def open_slide(
     tissue
         Bare H&E, or a store of one: a mask that spans the image at any resolution, not zero where there is tissue, as
         an array or as a picture; found by saturation if not told.
+    progress
+        Called while the image is decoded, where it must be: with how many blocks of pixels are written, and of how
+        many, 0 of 0 at first. What it raises ends the work, which is gone on with when the slide is opened again.
 
     Returns
     -------
@@ -90,9 +95,15 @@ def open_slide(
     ref = SlideRef.model_construct(
         path=path.absolute(), mpp=mpp, image=named, table=table, pitch_um=pitch_um, spot_um=spot_um, tissue=file
     )
+    with progress_told(progress):
+        source = (
+            whole_slide.read(path, mpp, pitch_um, spot_um, file)
+            if found == "whole_slide"
+            else READERS[found](path, image, table)
+        )
+    slide = build_slide(source, mpp, ref)
     if found == "whole_slide":
-        return build_slide(whole_slide.read(path, mpp, pitch_um, spot_um, file), mpp, ref)
-    slide = build_slide(READERS[found](path, image, table), mpp, ref)
+        return slide
     if not laying and not _laid_at_another_scale(slide):
         return slide
     mask = None if file is None else read_mask(file, slide.image.shape_px).mask

@@ -93,13 +93,12 @@ def _rank(path: Path, sample: str) -> int | None:
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return (width, height) in px of an image file from its header alone; None where that does not tell."""
     import tifffile
-    from PIL import Image
 
-    from napari_hyperst.slides.image import _pillow_limit_lifted
+    from napari_hyperst.slides.pillow import open_picture
 
     try:
         if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
-            with _pillow_limit_lifted(), Image.open(path) as opened:
+            with open_picture(path) as opened:
                 return opened.size
         with tifffile.TiffFile(path) as tif:
             sizes = [(s.keyframe.imagewidth, s.keyframe.imagelength) for s in tif.series]
