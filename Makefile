@@ -21,9 +21,9 @@ display:
 demo: install display  ## Open napari on the packaged slide, predicted; without a display write store and picture
 	.venv/bin/napari-hyperst demo
 
-peers: install $(PEERS)  ## Make .venv-peers with the other tools that tests run on what we export
+peers: $(PEERS)  ## Make .venv-peers with the other tools that tests run on what we export
 
-$(PEERS): pyproject.toml scripts/peers
+$(PEERS): $(STAMP) scripts/peers
 	@scripts/peers && touch $@ || echo "the other tools could not be installed; the tests that run them are skipped" >&2
 
 test: install display peers  ## Run the tests

@@ -118,6 +118,7 @@ def test_an_image_file_alone_is_predicted_converted_and_told_of(
     assert [Path(slide["store"]).name for slide in several["slides"]] == ["he.zarr", "c.zarr"]
 
 
+<<<<<<< HEAD
 def test_info_tells_how_the_tables_of_a_store_were_made(
     tiny_section: Path, tiny_table: AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +142,42 @@ def test_info_tells_how_the_tables_of_a_store_were_made(
     assert told["second"]["genes"] == 8
 
 
+||||||| 827b9fb
+=======
+def test_a_store_is_exported_and_a_prediction_written_as_other_formats(
+    tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--checkpoint", tiny_checkpoint_folder)
+    store, csv = tmp_path / "a.zarr", tmp_path / "a.csv"
+    said(capsys, "predict", tiny_section, *words, "--out", store)
+    content = said(capsys, "export", store, csv, "--gene", "FASN", "--measured")
+    assert content == {"written": str(csv), "store": str(store), "table": "table_hyperst", "gene": "FASN"}
+    stored = sd.read_zarr(store).tables["table_hyperst"][:, "FASN"]
+    written = np.genfromtxt(csv, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    assert written.dtype.names == ("spot", "x_px", "y_px", "x_um", "y_um", "FASN", "FASN_measured")
+    np.testing.assert_allclose(written["FASN"], stored.X[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(written["FASN_measured"], stored.layers["measured"][:, 0], rtol=1e-5)
+    direct = tmp_path / "direct.csv"
+    told = said(capsys, "predict", tiny_section, *words, "--out", direct, "--gene", "FASN", "--measured")
+    assert told["store"] == str(direct)
+    assert direct.read_bytes() == csv.read_bytes()
+    refused = {
+        ("export", store, csv): "is there already",
+        ("export", store, tmp_path / "a.ome.tif"): "holds one gene; name it",
+        ("export", tiny_section, tmp_path / "b.csv"): "is no SpatialData Zarr",
+        ("predict", tiny_section, *words, "--out", tmp_path / "b.csv", "--gene", "TP53"): "does not predict 'TP53'",
+        ("predict", tiny_section, store, *words, "--out", tmp_path / "b.csv"): "holds one slide, not several",
+    }
+    for wrong, what in refused.items():
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in wrong])
+        assert left.value.code == 2
+        assert what in capsys.readouterr().err.strip().splitlines()[-1]
+    said(capsys, "export", store, csv, "--overwrite")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.zarr", "direct.csv"]
+
+
+>>>>>>> n7b/main
 def test_convert_and_info(tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = said(capsys, "convert", tiny_section, "--out", tmp_path / "c.zarr")
     told = said(capsys, "info", tmp_path / "c.zarr")

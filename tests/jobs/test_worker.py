@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from anndata import AnnData, read_h5ad
 from filelock import FileLock
+from pandas import read_parquet
 from spatialdata import read_zarr
 
 from napari_hyperst.errors import HyperSTWarning, SlideError, StoreError
@@ -212,6 +213,10 @@ def test_the_warm_child_predicts_and_exports(warm: Any, tiny_section: Path, tmp_
     assert written.uns["hyperst"]["command"] == predicting.task.command  # type: ignore[union-attr]
     refused = give(warm, Job.create(tmp_path / "again", exporting.task))
     assert "is there already" in refused.content["message"]
+    one = ExportTask(slide=slide, result=result, out=tmp_path / "one.parquet", gene=table.var_names[7], measured=True)
+    assert give(warm, Job.create(tmp_path / "one", one)).content["store"] == str(one.out)
+    columns = read_parquet(one.out).columns
+    assert list(columns[-2:]) == [one.gene, f"{one.gene}_measured"]
 
 
 def test_the_child_ends_with_whoever_started_it_also_while_it_works(tiny_section: Path, tmp_path: Path) -> None:

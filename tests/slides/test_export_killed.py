@@ -129,7 +129,7 @@ def test_killed_while_a_new_store_is_written(bare: Path, tmp_path: Path) -> None
         folder.mkdir()
         store = folder / "new.zarr"
         killed = killed_at(change, lambda: write_table(slide, table(NEW), store))  # noqa: B023
-        assert {file.name for file in folder.iterdir()} <= {"new.zarr", ".new.zarr.hyperst-export"}
+        assert {file.name for file in folder.iterdir()} <= {"new.zarr", ".new.zarr.hyperst-partial"}
         if store.exists():
             assert number_in(store) == NEW
             assert len(open_slide(store).spots) == 20

@@ -73,6 +73,10 @@ def test_a_slide_is_shown_with_what_other_tools_look_for(session: Session, secti
     assert spots.metadata["indices"] == slide.spots.index.tolist()
     assert session.active is entry
     assert session.viewer.canvas.overlays.scale_bar.visible
+    session.viewer.layers.remove(image)
+    assert "name" not in image.metadata  # napari-spatialdata raises on one that has it and was renamed
+    session.viewer.layers.insert(0, image)
+    assert image.metadata["name"] == slide.source.image
 
 
 def test_a_prediction_adds_measured_and_predicted_and_shows_one(predicted: Session) -> None:

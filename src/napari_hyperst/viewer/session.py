@@ -65,6 +65,7 @@ class Session:
         self.gene: str | None = None
         self.map = "predicted"
         self._opening = 0
+        viewer.layers.events.removing.connect(self._on_removing)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.inserted.connect(self._on_inserted)
         events("colours").connect(self.refresh)
@@ -452,6 +453,8 @@ class Session:
     def _on_inserted(self, event: Any) -> None:
         """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
         layer = event.value
+        if ours(layer).get("kind") in ("image", "tissue", "spots"):
+            layer.metadata.setdefault("name", ours(layer)["element"])
         if ours(layer).get("kind") == "tissue":
             watch(self, layer)
         if ours(layer).get("kind") == "spots":
@@ -471,6 +474,15 @@ class Session:
             outlined = footprint_layer(self.viewer, entry.key)
             if outlined is not None:
                 place_footprints(outlined, spots)
+
+    def _on_removing(self, event: Any) -> None:
+        """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
+
+        Its version 0.7 raises when a layer is removed that was renamed, or there before its widgets were.
+        """
+        layer = self.viewer.layers[event.index]
+        if ours(layer):
+            layer.metadata.pop("name", None)
 
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""

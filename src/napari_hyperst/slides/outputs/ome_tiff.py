@@ -62,7 +62,6 @@ def write_ome_tiff(slide: Slide, table: AnnData, path: Path, gene: str) -> None:
                 dtype=np.float32,
                 tile=(BLOCK_PX, BLOCK_PX),
                 photometric="minisblack",
-                planarconfig="separate",
                 compression="zlib",
                 predictor=True,
                 resolution=(per_cm, per_cm),
