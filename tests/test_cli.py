@@ -118,7 +118,6 @@ def test_an_image_file_alone_is_predicted_converted_and_told_of(
     assert [Path(slide["store"]).name for slide in several["slides"]] == ["he.zarr", "c.zarr"]
 
 
-<<<<<<< HEAD
 def test_info_tells_how_the_tables_of_a_store_were_made(
     tiny_section: Path, tiny_table: AnnData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,8 +141,6 @@ def test_info_tells_how_the_tables_of_a_store_were_made(
     assert told["second"]["genes"] == 8
 
 
-||||||| 827b9fb
-=======
 def test_a_store_is_exported_and_a_prediction_written_as_other_formats(
     tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,7 +174,6 @@ def test_a_store_is_exported_and_a_prediction_written_as_other_formats(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.zarr", "direct.csv"]
 
 
->>>>>>> n7b/main
 def test_convert_and_info(tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = said(capsys, "convert", tiny_section, "--out", tmp_path / "c.zarr")
     told = said(capsys, "info", tmp_path / "c.zarr")
