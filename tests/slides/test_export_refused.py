@@ -37,7 +37,7 @@ def test_a_full_disk_leaves_the_old_store_whole(store: Path) -> None:
         if told:
             assert hashes(store, without=None) == before
             assert not (store / commit.WORK).exists()
-        change += 33
+        change += 45
     assert change > 100
     assert number_in(store) == 2.0
 
@@ -51,7 +51,7 @@ def test_what_fails_while_it_takes_its_place_is_undone(
         monkeypatch.setattr(commit, "exchange_at_once", lambda *_: False)
     before, whole = hashes(store), hashes(store, without=None)
     stage = commit._commit
-    for change in range(14):
+    for change in range(9):
         one = Path(shutil.copytree(store, tmp_path / "one.zarr"))
 
         def put() -> None:

@@ -347,7 +347,7 @@ def test_a_prediction_that_cannot_be_read_leaves_the_slide(
     assert "cannot be shown" in str(notification_manager.records[-1].message)
 
 
-@pytest.mark.parametrize("odd", ["nothing", "text", "html", "names", "columns", "places", "measured", "regions"])
+@pytest.mark.parametrize("odd", ["nothing", "text", "html", "names", "columns", "places", "measured"])
 def test_an_odd_prediction_in_somebodys_store_is_told_and_leaves_the_slide(
     session: Session, section: Path, tmp_path: Path, tiny_table: AnnData, odd: str
 ) -> None:
@@ -372,18 +372,13 @@ def test_an_odd_prediction_in_somebodys_store_is_told_and_leaves_the_slide(
         images=dict(slide.sdata.images), shapes=dict(slide.sdata.shapes), tables=dict(slide.sdata.tables)
     )
     whole.tables["theirs"] = table
-    if odd == "regions":
-        table.uns["spatialdata_attrs"] = "none"
-    whole.tables.data["theirs"] = table
     slide = replace(slide, source=replace(slide.source, sdata=whole))
     notification_manager.records.clear()
     entry = session.add(slide)
     assert entry.table is None
     assert len(session.viewer.layers) == 2
     told = [str(record.message) for record in notification_manager.records]
-    assert [("theirs cannot be shown" in one, "<" in one, len(one) < 500) for one in told] == (
-        [] if odd == "regions" else [(True, False, True)]
-    )
+    assert [("theirs cannot be shown" in one, "<" in one, len(one) < 500) for one in told] == [(True, False, True)]
 
 
 def test_of_two_stored_predictions_the_later_is_shown_and_both_are_told(

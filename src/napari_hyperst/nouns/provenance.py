@@ -129,7 +129,7 @@ class Provenance(BaseModel):
         told.append(f"by a model trained on {slides}" if slides else "by a model whose training slides are not told")
         if self.image_sha256:
             told.append(f"of the H&E {self.image_sha256[:12]}, spots {self.slide_fingerprint[:12]}")
-        told.append("with " + ", ".join(f"{name} {version}" for name, version in self.versions.items()))
+        told.append("with " + ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items())))
         told += [f"asked for by: {self.command}"] if self.command else []
         return [plain(sentence, 2000) for sentence in told]
 

@@ -66,7 +66,8 @@ def put_table(store: Path, name: str, table: AnnData) -> None:
         _settle(store, work)
         check_name(store, name)
         staged = work / _STAGED
-        shutil.rmtree(staged, ignore_errors=True)
+        for left in (staged, work / _OLD):
+            shutil.rmtree(left, ignore_errors=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that what the table annotates is not beside it
             SpatialData(tables={name: table}).write(staged)
