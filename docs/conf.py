@@ -7,6 +7,7 @@ version = release = installed("napari-hyperst")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2  # for links to a section
 napoleon_google_docstring = False
 autodoc_typehints = "none"
 html_theme = "furo"
