@@ -149,7 +149,7 @@ VISIUM = [
          Refused("tissue_positions.csv", "no position|no number|; copy")),
     Case("positions are a folder", "visium", a_folder(POSITIONS), Refused("tissue_positions.csv", "; ")),
     Case("positions link to themselves", "visium", a_loop(POSITIONS), Refused("spatial", "no tissue_positions.*; add")),
-    Case("no folder of positions", "visium", lambda f: shutil.rmtree(f / "spatial"), Refused("", "no slide.*give one")),
+    Case("no folder of positions", "visium", lambda f: shutil.rmtree(f / "spatial"), Refused("", "no folder spatial.*; copy")),
     Case("scale factors are cut off", "visium", cut(SCALES), Refused("scalefactors_json.json", COPY)),
     Case("scale factors are a list", "visium", write(SCALES, "[1, 2]"), Refused("scalefactors_json.json", COPY)),
     Case("scale factors nested too deep", "visium", write(SCALES, "[" * 100_000), Refused("scalefactors_json", COPY)),
@@ -222,7 +222,7 @@ HDS = [
 
 HESTS = [
     Case("h5ad cut off", "hest", cut(H5AD), Refused("TENX1.h5ad", "; download it again")),
-    Case("h5ad empty", "hest", write(H5AD, ""), Refused("", "no slide that can be read; give")),
+    Case("h5ad empty", "hest", write(H5AD, ""), Refused("", "no slide that can be read.*; give one of")),
     Case("h5ad without centres", "hest", h5ad(H5AD, lambda a: a.obsm.pop("spatial")),
          Refused("TENX1.h5ad", "no centres of spots.*; give")),
     Case("h5ad with a centre that is NaN", "hest", h5ad(H5AD, lambda a: a.obsm["spatial"].__setitem__((3, 0), np.nan)),
@@ -283,9 +283,9 @@ LEGACY = [
     Case("x and y swapped", "legacy st", swapped(SPOTS, "pixel_x", "pixel_y"),
          Opens("mirrored.*x and y", as_swapped)),
     Case("counts are a pipe", "legacy st", a_pipe(ST), Refused("", "no .*tsv.*counts; add")),
-    Case("spots are a pipe", "legacy st", a_pipe(SPOTS), Refused("", "no slide.*give one")),
+    Case("spots are a pipe", "legacy st", a_pipe(SPOTS), Refused("", "no .*_selection.tsv.*; add what")),
     Case("counts are a folder", "legacy st", a_folder(ST), Refused("", "no .*tsv.*counts; add")),
-    Case("spots are a folder", "legacy st", a_folder(SPOTS), Refused("", "no slide.*give one")),
+    Case("spots are a folder", "legacy st", a_folder(SPOTS), Refused("", "no .*_selection.tsv.*; add what")),
     Case("counts in a damaged gzip", "legacy st", damaged_gzip(ST), Refused(ST, "; give")),
     Case("counts of garbage", "legacy st", garbage(ST), Refused(ST, "; give")),
     Case("spots of garbage", "legacy st", garbage(SPOTS), Refused(SPOTS, "; give")),
@@ -329,7 +329,7 @@ STORES = [
     Case("radii are infinite", "store", radius(np.inf), Refused(STORE, "; "), STORE),
     Case("radii are 0", "store", radius(0.0), Refused(STORE, "; "), STORE),
     Case("an empty folder", "store", lambda f: (shutil.rmtree(f / STORE), (f / STORE).mkdir()),
-         Refused(STORE, "no slide.*give"), STORE),
+         Refused(STORE, "an empty folder; check"), STORE),
     Case("a file for a store", "store", lambda f: (shutil.rmtree(f / STORE), (f / STORE).write_bytes(b"PK")),
          Refused(STORE, "no slide.*give"), STORE),
 ]  # fmt: skip

@@ -90,7 +90,7 @@ WHOLE = [
     Case("ndpi empty", "whole slide", write("he.ndpi", ""), Refused("he.ndpi", COPY), "he.ndpi"),
     Case("tif in tiles that claims 2 Gpx", "whole slide", claim_tiff("he.tif", 50_000, 40_000),
          Refused("he.tif", "; "), "he.tif"),
-    Case("tif is a folder", "whole slide", a_folder("he.tif"), Refused("he.tif", "no slide.*give"), "he.tif"),
+    Case("tif is a folder", "whole slide", a_folder("he.tif"), Refused("he.tif", "an empty folder; check"), "he.tif"),
     Case("tif links to itself", "whole slide", a_loop("he.tif"), Refused("he.tif", "; check"), "he.tif"),
     Case("tif is a pipe", "whole slide", a_pipe("he.tif"), Refused("he.tif", "; "), "he.tif"),
     Case("pitch of 0", "whole slide", lambda f: None, Refused("he.tif", "lays no lattice; state"),

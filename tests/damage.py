@@ -275,6 +275,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
     for module in (builtins, io):
         monkeypatch.setattr(module, "open", refuse(open))
 
+    monkeypatch.setattr(os, "open", refuse(os.open))
     made = h5py.File.__init__
     monkeypatch.setattr(
         h5py.File, "__init__", lambda self, name, *a, **o: refuse(lambda n: made(self, n, *a, **o))(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import struct
@@ -137,7 +138,9 @@ def test_a_file_that_grows_is_read_no_further(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def run_state(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HyperST, torch.optim.AdamW]:
+def run_state(
+    tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, HyperST, HyperST, torch.optim.AdamW]:
     """Return the state of a run after a step, with what it is of."""
     torch.manual_seed(0)
     model = HyperST(HyperSTConfig(encoder=tiny_encoder, lora_blocks=1, dim=8), 3)
@@ -145,9 +148,10 @@ def run_state(tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> tu
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
     optimiser.step()
+    averaged = copy.deepcopy(model)
     folder = tmp_path_factory.mktemp("state")
-    write_state(folder, Progress(step=1, sums={"total": 1.5}, scaler={"scale": 2.0}), model, model, optimiser)
-    return folder, model, optimiser
+    write_state(folder, Progress(step=1, sums={"total": 1.5}, scaler={"scale": 2.0}), model, averaged, optimiser)
+    return folder, model, averaged, optimiser
 
 
 def numbers(**said: Any) -> Callable[[Path], object]:
@@ -180,14 +184,14 @@ STATES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_the_state_of_a_run_that_was_sent(
-    run_state: tuple[Path, HyperST, torch.optim.AdamW], tmp_path: Path, name: str
+    run_state: tuple[Path, HyperST, HyperST, torch.optim.AdamW], tmp_path: Path, name: str
 ) -> None:
-    whole, model, optimiser = run_state
+    whole, model, averaged, optimiser = run_state
     for file in whole.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    assert read_state(tmp_path, model, model, optimiser).sums == {"total": 1.5}
+    assert read_state(tmp_path, model, averaged, optimiser).sums == {"total": 1.5}
     harm, told = STATES[name]
     harm(tmp_path)
     with pytest.raises(StoreError, match="holds no state of this run") as caught:
-        read_state(tmp_path, model, model, optimiser)
+        read_state(tmp_path, model, averaged, optimiser)
     assert told in str(caught.value)
