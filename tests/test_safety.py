@@ -169,7 +169,6 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
 
 STATES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a step that is text": (numbers(step="rm"), "step"),
-    "a key that is unknown": (numbers(surprise=1), "surprise"),
     "a step without end": (lambda folder: (folder / NUMBERS).write_text('{"step": 1e999}'), "no finite number"),
     "numbers of 1 TiB": (lambda folder: os.truncate(folder / NUMBERS, 2**40), "4 at most are read"),
     "a shape that would be broadcast": (tensors(lambda t: t.update({"model/output.bias": torch.ones(1)})), "output.b"),
