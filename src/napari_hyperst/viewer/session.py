@@ -10,23 +10,15 @@ from psygnal import Signal
 
 from napari_hyperst.errors import HyperSTError, ScaleError
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
-from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
-from napari_hyperst.viewer.layers import (
-    LayerData,
-    add_map,
-    follow,
-    look_at_spots,
-    recolour,
-    resize,
-    slide_layers,
-    spot_metadata,
-)
-from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
+from napari_hyperst.viewer.footprints import add_footprints, footprint_layer
+from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers, spot_metadata
+from napari_hyperst.viewer.maps import maps_of
 from napari_hyperst.viewer.opening import open_in_thread
-from napari_hyperst.viewer.preferences import colormap, events, percentiles
-from napari_hyperst.viewer.tissue import lay, settle, watch
+from napari_hyperst.viewer.overlays import Overlays
+from napari_hyperst.viewer.preferences import events
+from napari_hyperst.viewer.tissue import lay, settle
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,8 +55,9 @@ class Session:
         self.gene: str | None = None
         self.map = "predicted"
         self._opening = 0
+        self.overlays = Overlays(self)
         viewer.layers.events.removed.connect(self._on_removed)
-        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.inserted.connect(self.overlays.on_inserted)
         events("colours").connect(self.refresh)
 
     @property
@@ -134,12 +127,12 @@ class Session:
         entry = self.active
         for layer in self.viewer.layers:  # slides lie on each other: one is seen at a time
             said = ours(layer)
-            if said and (said["slide"] != key or said["kind"] in _BASE):
+            if said and (said["slide"] != key or said["kind"] in BASE):
                 layer.visible = said["slide"] == key
         if entry is not None:
             look_at_spots(self.viewer, entry.slide)
             self.show()
-        self._caption()
+        self.overlays.caption()
         self.slides_changed.emit()
         self.prediction_changed.emit()
 
@@ -198,14 +191,7 @@ class Session:
         if key != self._active:
             self.activate(key)
         self._keep_shown_possible()
-        for layer in self._overlays(entry):
-            if entry.map(ours(layer)["kind"]) is None:
-                self.viewer.layers.remove(layer)
-            else:
-                self._recolour(entry, layer)
-        for also in ("measured", "predicted"):
-            if entry.map(also) is not None and self.layer_of(entry, also) is None:
-                self._add(entry, entry.map(also), visible=False)  # type: ignore[arg-type]
+        self.overlays.take_in(entry)
         self.outline_anew(entry)  # this model may look at other tiles
         self.prediction_changed.emit()
         self.show(self.map, self.gene)
@@ -224,26 +210,12 @@ class Session:
         if gene is not None and gene not in entry.table.var_names:
             raise HyperSTError(f"{gene} is not predicted by this checkpoint", do="choose one of the list")
         self.gene, self.map = gene or self.gene, map_key or self.map
-        chosen = entry.map(self.map)
-        if chosen is None:
-            raise HyperSTError(f"there is no map {self.map!r}", do="choose one of the list")
-        for layer in self._overlays(entry):
-            if ours(layer)["kind"] != self.map:
-                layer.visible = False
-        layer = self.layer_of(entry, self.map)
-        if layer is None:
-            layer = self._add(entry, chosen, visible=True)
-        else:
-            layer.visible = True
-        for overlay in self._overlays(entry):
-            self._recolour(entry, overlay)
-        self.viewer.layers.selection.active = layer  # whose value the status bar tells
-        self._caption()
+        self.overlays.show(entry)
         self.shown_changed.emit()
 
     def layer_of(self, entry: Entry, kind: str) -> Points | None:
         """Return the layer of a map of a slide, if it is in the viewer."""
-        return next((layer for layer in self._overlays(entry) if ours(layer)["kind"] == kind), None)
+        return self.overlays.layer(entry, kind)
 
     @property
     def footprints(self) -> bool:
@@ -272,8 +244,7 @@ class Session:
     def refresh(self, *_: object) -> None:
         """Colour what is visible anew, if the preferences ask for other colours."""
         for entry in self.entries.values():
-            for layer in self._overlays(entry):
-                self._recolour(entry, layer)
+            self.overlays.refresh(entry)
 
     # -- within
 
@@ -302,93 +273,6 @@ class Session:
         self._opening += change
         self.opening_changed.emit(self._opening)
 
-    def _overlays(self, entry: Entry) -> list[Points]:
-        return [
-            layer
-            for layer in self.viewer.layers
-            if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in _BASE
-        ]
-
-    def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
-        """Return what a map's layer should show now."""
-        return {
-            "table": entry.table_name,
-            "job": None if entry.result is None else str(entry.result.parent),
-            "gene": self.gene if shown.of_gene else None,
-            "colormap": shown.colormap or colormap(),
-            "percentiles": percentiles(),
-        }
-
-    def _add(self, entry: Entry, shown: Map, visible: bool) -> Points:
-        assert entry.table is not None
-        slide = entry.predicted or entry.slide
-        said = {
-            "slide": entry.key,
-            "element": slide.name,
-            "kind": shown.key,
-            "name": self._name(entry, shown),
-            **self._wanted(entry, shown),
-        }
-        layer = add_map(
-            self.viewer,
-            slide,
-            entry.table,
-            shown,
-            values_of(entry.table, shown.key, self.gene),
-            limits_of(entry.table, shown.key, self.gene, percentiles()),
-            said,
-        )
-        layer.visible = visible
-        layer.events.visible.connect(self._on_visible)
-        return layer
-
-    def _on_visible(self, event: Any) -> None:
-        """Colour a map that was hidden while another gene was chosen."""
-        layer = event.source
-        said = ours(layer)
-        entry = self.entries.get(said.get("slide", ""))
-        if layer.visible and entry is not None and entry.table is not None:
-            self._recolour(entry, layer)
-        self._caption()
-
-    def _recolour(self, entry: Entry, layer: Points) -> None:
-        """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
-        said = ours(layer)
-        shown = entry.map(said["kind"])
-        if shown is None or entry.table is None or not layer.visible:
-            return
-        if shown.of_gene and self.gene not in entry.table.var_names:  # another slide's, of another checkpoint
-            return
-        wanted = self._wanted(entry, shown)
-        if {key: said[key] for key in wanted} == wanted:
-            return
-        values = values_of(entry.table, shown.key, self.gene)
-        limits = limits_of(entry.table, shown.key, self.gene, percentiles())
-        recolour(layer, shown, values, limits, wanted["colormap"], entry.table)
-        if layer.name == said["name"]:  # the user has not renamed it
-            layer.name = self._name(entry, shown)
-            wanted["name"] = layer.name
-        layer.metadata[OURS] = {**said, **wanted}  # not changed in place: a copy of the layer has the same
-
-    def _name(self, entry: Entry, shown: Map) -> str:
-        return (
-            f"{entry.key} {self.gene} {shown.title.lower()}" if shown.of_gene else f"{entry.key} {shown.title.lower()}"
-        )
-
-    def _caption(self) -> None:
-        """Say on the canvas what is seen, between which values, and that it is for research use only."""
-        text, entry = self.viewer.canvas.overlays.text, self.active
-        shown = None if entry is None else entry.map(self.map)
-        layer = None if entry is None else self.layer_of(entry, self.map)
-        if entry is None or shown is None or layer is None or not layer.visible:
-            text.visible = False
-            return
-        title = " ".join(word for word in (self.gene if shown.of_gene else "", shown.title.lower()) if word)
-        low, high = layer.face_contrast_limits
-        text.text = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}\nFor research use only"
-        text.position, text.box, text.font_size = "top_left", True, 9
-        text.visible = True
-
     def _keep_shown_possible(self) -> None:
         """Choose gene and map anew where the active slide does not have them."""
         entry = self.active
@@ -408,32 +292,9 @@ class Session:
         if spots is not None:
             spots.metadata.update(spot_metadata(entry.slide))
 
-    def _on_inserted(self, event: Any) -> None:
-        """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
-        layer = event.value
-        if ours(layer).get("kind") == "tissue":
-            watch(self, layer)
-        if ours(layer).get("kind") == "spots":
-            entry = self.entries.get(ours(layer).get("slide", ""))
-            if entry is not None:
-                look_at_spots(self.viewer, entry.slide)
-            for placed in (layer.events.affine, layer.events.scale, layer.events.translate):
-                placed.connect(self._on_placed)
-
-    def _on_placed(self, event: Any) -> None:
-        spots = event.source
-        entry = self.entries.get(ours(spots).get("slide", ""))
-        if entry is not None:
-            resize(spots, entry.slide.spots.diameter_um)
-            for layer in self._overlays(entry):
-                follow(layer, spots)
-            outlined = footprint_layer(self.viewer, entry.key)
-            if outlined is not None:
-                place_footprints(outlined, spots)
-
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""
-        self._caption()
+        self.overlays.caption()
         key = ours(event.value).get("slide")
         if key not in self.entries:
             return
@@ -449,8 +310,6 @@ class Session:
         self.prediction_changed.emit()
 
 
-#: The layers of a slide that are not maps.
-_BASE = ("image", "tissue", "spots", "footprints")
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
 
