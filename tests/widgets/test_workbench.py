@@ -17,6 +17,9 @@ from qtpy.QtWidgets import QFileDialog
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer.session import session_of
+from napari_hyperst.widgets.export_panel import ExportPanel
+from napari_hyperst.widgets.genes_panel import GenesPanel
+from napari_hyperst.widgets.maps_panel import MapsPanel
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.workbench import Workbench
 
@@ -65,8 +68,8 @@ def test_it_opens_on_an_empty_viewer_and_says_what_to_do(bench: Workbench) -> No
     assert "Drop a Space Ranger folder" in bench.slide_panel.status.text()
     assert not bench.predict_panel.button.isEnabled()
     assert bench.predict_panel.button.toolTip() == "Open a slide first"
-    assert bench.export_new.toolTip() == "Predict genes first"
-    assert not bench.genes.isEnabled()
+    assert bench.panel(ExportPanel).new.toolTip() == "Predict genes first"
+    assert not bench.panel(GenesPanel).genes.isEnabled()
     bench.predict()  # from a script: nothing to predict, nothing happens
     bench.export(Path("nowhere"))
     assert bench.child.job is None
@@ -104,13 +107,13 @@ def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, t
     open_(qtbot, bench, section)
     predict(qtbot, bench)
     assert bench.predict_panel.status.text() == "8 genes predicted at 47 spots in 0 s."
-    assert len(bench.genes.genes) == 8
+    assert len(bench.panel(GenesPanel).genes.genes) == 8
     entry = bench.session.active
     assert entry is not None
-    where = bench.genes.view.visualRect(bench.genes.proxy.index(2, 0)).center()
-    qtbot.mouseClick(bench.genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
-    assert bench.session.gene == bench.genes.genes[2]
-    bench.maps.setCurrentItem(bench.maps.item_of("violation_spot_image__niche_image"))
+    where = bench.panel(GenesPanel).genes.view.visualRect(bench.panel(GenesPanel).genes.proxy.index(2, 0)).center()
+    qtbot.mouseClick(bench.panel(GenesPanel).genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    assert bench.session.gene == bench.panel(GenesPanel).genes.genes[2]
+    bench.panel(MapsPanel).maps.setCurrentItem(bench.panel(MapsPanel).maps.item_of("violation_spot_image__niche_image"))
     layer = bench.session.layer_of(entry, "violation_spot_image__niche_image")
     assert layer is not None
     assert layer.visible
@@ -191,7 +194,7 @@ def test_two_slides_and_one_closed_while_it_is_predicted(qtbot: Any, bench: Work
     assert bench.session.entries[second].table is None
     viewer.layers.clear()
     assert not bench.predict_panel.button.isEnabled()
-    assert bench.genes.genes == []
+    assert bench.panel(GenesPanel).genes.genes == []
     assert messages() == []
 
 
@@ -211,11 +214,11 @@ def test_a_store_can_be_written_into_itself(
 ) -> None:
     store = write_table(open_slide(section), tiny_table.copy(), tmp_path / "own.zarr")
     open_(qtbot, bench, section)
-    assert not bench.export_own.isVisibleTo(bench)
+    assert not bench.panel(ExportPanel).own.isVisibleTo(bench.panel(ExportPanel))
     open_(qtbot, bench, store)
-    assert bench.export_own.isVisibleTo(bench)
-    assert bench.export_own.isEnabled()  # its prediction came with it
-    assert len(bench.genes.genes) == 8
+    assert bench.panel(ExportPanel).own.isVisibleTo(bench.panel(ExportPanel))
+    assert bench.panel(ExportPanel).own.isEnabled()  # its prediction came with it
+    assert len(bench.panel(GenesPanel).genes.genes) == 8
 
 
 def test_dialogs_name_what_is_opened_chosen_and_written(
@@ -229,10 +232,10 @@ def test_dialogs_name_what_is_opened_chosen_and_written(
     predict(qtbot, bench)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "new"), ""))
     with qtbot.waitSignal(bench.child.ended, timeout=10_000):
-        click(qtbot, bench.export_new)
+        click(qtbot, bench.panel(ExportPanel).new)
     assert (tmp_path / "new.zarr").is_dir()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
-    click(qtbot, bench.export_new)
+    click(qtbot, bench.panel(ExportPanel).new)
     assert bench.child.job is None
 
 
@@ -318,9 +321,9 @@ def test_a_click_on_what_is_marked_brings_its_layer_back(qtbot: Any, bench: Work
     entry = bench.session.active
     assert entry is not None
     bench.session.viewer.layers.remove(bench.session.layer_of(entry, "predicted"))
-    item = bench.maps.item_of("predicted")
-    where = bench.maps.visualItemRect(item).center()
-    qtbot.mouseClick(bench.maps.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    item = bench.panel(GenesPanel).maps.item_of("predicted")
+    where = bench.panel(GenesPanel).maps.visualItemRect(item).center()
+    qtbot.mouseClick(bench.panel(GenesPanel).maps.viewport(), Qt.MouseButton.LeftButton, pos=where)
     assert bench.session.layer_of(entry, "predicted") is not None
 
 
@@ -329,10 +332,10 @@ def test_a_result_that_cannot_be_shown_leaves_the_workbench_at_work(
 ) -> None:
     open_(qtbot, bench, section)
     with monkeypatch.context() as patched:
-        patched.setattr(bench, "_take_in", lambda *_: 1 / 0)
+        patched.setattr(bench.work, "take_in", lambda *_: 1 / 0)
         predict(qtbot, bench)
     assert "ZeroDivisionError" in messages()[-1]
-    assert not bench.predict_panel.bar.isVisibleTo(bench)
+    assert not bench.predict_panel.bar.isVisibleTo(bench.predict_panel)
     predict(qtbot, bench)
     assert bench.session.active is not None
     assert bench.session.active.table is not None

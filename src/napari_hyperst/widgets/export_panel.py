@@ -1,0 +1,81 @@
+"""Where a prediction is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton
+
+from napari_hyperst.widgets.panel import Panel
+
+if TYPE_CHECKING:
+    from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.viewer.session import Session
+    from napari_hyperst.widgets.work import Work
+
+_NEW = "Write H&E, spots, counts and prediction as a new SpatialData Zarr"
+_OWN = "Add the prediction to the SpatialData Zarr that the slide was opened from"
+
+
+class ExportPanel(Panel):
+    """Buttons that write a prediction into a new store, and into the slide's own.
+
+    Parameters
+    ----------
+    session, work
+        As for every panel.
+    """
+
+    title = "Export"
+
+    def __init__(self, session: Session, work: Work) -> None:
+        super().__init__(session, work)
+        self.new = QPushButton("Export as new store…")
+        self.own = QPushButton("Write into its store")
+        row = QHBoxLayout()
+        row.addWidget(self.new)
+        row.addWidget(self.own)
+        self.column.addLayout(row)
+        self.new.clicked.connect(self._on_new)
+        self.own.clicked.connect(self._on_own)
+        for signal in (session.slides_changed, session.prediction_changed):
+            self.listen(signal, self.allow)
+        work.changed.connect(self.allow)
+        work.written.connect(lambda path: self.say_state(f"Written: {Path(path).name}"))
+        self.allow()
+
+    def allow(self, *_: object) -> None:
+        """Enable what can be done now, and say why the rest cannot."""
+        entry = self.session.active
+        unpredicted = "" if entry is not None and entry.table is not None else "Predict genes first"
+        reason = unpredicted or self.work.busy
+        for button, told in ((self.new, _NEW), (self.own, _OWN)):
+            button.setEnabled(not reason)
+            button.setToolTip(reason or told)
+        self.own.setVisible(entry is not None and _store_of(entry) is not None)
+        if unpredicted or not self.state.startswith("Written"):
+            self.say_state(unpredicted or "The prediction can be written")
+
+    def _on_new(self) -> None:
+        entry = self.session.active
+        if entry is None:
+            return
+        folder = entry.ref.path.absolute().parent
+        suggested = folder / f"{entry.slide.name}_hyperst.zarr"
+        name, _ = QFileDialog.getSaveFileName(self, "New store", str(suggested), "SpatialData Zarr (*.zarr)")
+        if name:
+            path = Path(name)
+            self.work.export(path if path.suffix == ".zarr" else path.with_name(f"{path.name}.zarr"))
+
+    def _on_own(self) -> None:
+        entry = self.session.active
+        store = None if entry is None else _store_of(entry)
+        if store is not None:
+            self.work.export(store)
+
+
+def _store_of(entry: Entry) -> Path | None:
+    """Return the store that holds the spots which are predicted."""
+    path = (entry.predicted or entry.slide).sdata.path
+    return None if path is None else Path(path)
