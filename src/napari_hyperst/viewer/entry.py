@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS
+from napari_hyperst.viewer.genes import Genes
 from napari_hyperst.viewer.maps import Map
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Entry:
         What it is called, unlike any other in the viewer.
     slide
         The slide; laid anew when the mask of an H&E-only slide is edited.
+    maps, genes
+        What can be shown, and what is known of the genes that were predicted.
     predicted
         The slide as it was when ``table`` was predicted, whose spots that annotates.
     mask_kept
@@ -45,6 +48,7 @@ class Entry:
     table_name: str = ""
     result: Path | None = None
     maps: tuple[Map, ...] = ()
+    genes: Genes = field(default_factory=Genes)
     predicted: Slide | None = None
     mask_kept: bool = True
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, ours
-from napari_hyperst.viewer.footprints import footprint_layer, place_footprints
-from napari_hyperst.viewer.layers import add_map, follow, look_at_spots, recolour, resize
+from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
+from napari_hyperst.viewer.hover import describe_spot
+from napari_hyperst.viewer.layers import MapLayer, add_map, follow, limits_shown, look_at_spots, recolour, resize
 from napari_hyperst.viewer.maps import Map, limits_of, values_of
 from napari_hyperst.viewer.preferences import colormap, percentiles
+from napari_hyperst.viewer.side_by_side import SideBySide
 from napari_hyperst.viewer.tissue import watch
 
 if TYPE_CHECKING:
-    from napari.layers import Points
-
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
 
@@ -30,8 +31,9 @@ class Overlays:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._beside = SideBySide(session)
 
-    def of(self, entry: Entry) -> list[Points]:
+    def of(self, entry: Entry) -> list[MapLayer]:
         """Return the layers of a slide's maps."""
         return [
             layer
@@ -39,33 +41,43 @@ class Overlays:
             if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in BASE
         ]
 
-    def layer(self, entry: Entry, kind: str) -> Points | None:
+    def layer(self, entry: Entry, kind: str) -> MapLayer | None:
         """Return the layer of a map, if it is in the viewer."""
         return next((layer for layer in self.of(entry) if ours(layer)["kind"] == kind), None)
 
     def show(self, entry: Entry) -> None:
-        """Show the session's map of a slide, and hide the others.
+        """Show the session's map of a slide, beside the others of its genes if asked to, and hide the rest.
 
         Raises
         ------
         HyperSTError
             If the slide has no such map.
         """
-        key = self._session.map
-        chosen = entry.map(key)
+        session, chosen = self._session, entry.map(self._session.map)
         if chosen is None:
-            raise HyperSTError(f"there is no map {key!r}", do="choose one of the list")
+            raise HyperSTError(f"there is no map {session.map!r}", do="choose one of the list")
+        together = session.side_by_side and chosen.of_gene
+        wanted = [one for one in entry.maps if one.of_gene and not one.reason] if together else [chosen]
+        if not together:
+            self._beside.end()
         for layer in self.of(entry):
-            if ours(layer)["kind"] != key:
+            if ours(layer)["kind"] not in [one.key for one in wanted]:
                 layer.visible = False
-        shown = self.layer(entry, key)
-        if shown is None:
-            shown = self.add(entry, chosen, visible=True)
-        else:
-            shown.visible = True
+        layers = []
+        for one in wanted:
+            layer = self.layer(entry, one.key) or self.add(entry, one, visible=True)
+            layer.visible = True
+            layers.append(layer)
         self.refresh(entry)
-        self._session.viewer.layers.selection.active = shown  # whose value the status bar tells
+        if together:
+            self._beside.begin(entry, layers)
+        shown = self.layer(entry, session.map)
+        session.viewer.layers.selection.active = shown  # whose value the status bar tells
         self.caption()
+
+    def end_side_by_side(self) -> None:
+        """Lay the layers over each other again."""
+        self._beside.end()
 
     def take_in(self, entry: Entry) -> None:
         """Let the layers follow another prediction: take away those of maps that are no more, recolour the others."""
@@ -84,10 +96,10 @@ class Overlays:
         for layer in self.of(entry):
             self._recolour(entry, layer)
 
-    def add(self, entry: Entry, shown: Map, visible: bool) -> Points:
+    def add(self, entry: Entry, shown: Map, visible: bool) -> MapLayer:
         """Add the layer of a map."""
         assert entry.table is not None
-        gene = self._session.gene
+        genes = self._session.genes
         slide = entry.predicted or entry.slide
         said = {
             "slide": entry.key,
@@ -96,18 +108,24 @@ class Overlays:
             "name": self._name(entry, shown),
             **self._wanted(entry, shown),
         }
+        values = values_of(entry.table, shown.key, genes)
+        limits = limits_of(entry.table, shown.key, genes, percentiles())
         layer = add_map(
-            self._session.viewer,
-            slide,
-            entry.table,
-            shown,
-            values_of(entry.table, shown.key, gene),
-            limits_of(entry.table, shown.key, gene, percentiles()),
-            said,
+            self._session.viewer, slide, entry.table, values, limits, said, partial(self._describe, entry.key)
         )
         layer.visible = visible
         layer.events.visible.connect(self._on_visible)
         return layer
+
+    def outline(self, entry: Entry) -> None:
+        """Outline the tiles of a slide, anew where they are outlined already."""
+        viewer = self._session.viewer
+        there, selected = footprint_layer(viewer, entry.key), viewer.layers.selection.active
+        if there is not None:
+            viewer.layers.remove(there)
+        base = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
+        add_footprints(viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None))
+        viewer.layers.selection.active = selected  # whose value the status bar tells
 
     def caption(self) -> None:
         """Say on the canvas what is seen, between which values, and that it is for research use only."""
@@ -118,8 +136,8 @@ class Overlays:
         if entry is None or shown is None or layer is None or not layer.visible:
             text.visible = False
             return
-        title = " ".join(word for word in (session.gene if shown.of_gene else "", shown.title.lower()) if word)
-        low, high = layer.face_contrast_limits
+        title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
+        low, high = limits_shown(layer)
         text.text = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}\nFor research use only"
         text.position, text.box, text.font_size = "top_left", True, 9
         text.visible = True
@@ -138,34 +156,42 @@ class Overlays:
 
     # -- within
 
+    def _describe(self, key: str, row: int) -> str:
+        """Say what the status bar tells of a spot; called in napari's thread for that."""
+        entry = self._session.entries.get(key)
+        if entry is None or entry.table is None or row >= entry.table.n_obs:
+            return ""
+        return describe_spot(entry.table, row, self._session.genes, self._session.title or "")
+
     def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
         """Return what a map's layer should show now."""
         return {
             "table": entry.table_name,
             "job": None if entry.result is None else str(entry.result.parent),
-            "gene": self._session.gene if shown.of_gene else None,
+            "gene": self._session.title if shown.of_gene else None,
+            "genes": self._session.genes if shown.of_gene else (),
             "colormap": shown.colormap or colormap(),
             "percentiles": percentiles(),
         }
 
     def _name(self, entry: Entry, shown: Map) -> str:
-        words = [entry.key, self._session.gene if shown.of_gene else None, shown.title.lower()]
+        words = [entry.key, self._session.title if shown.of_gene else None, shown.title.lower()]
         return " ".join(word for word in words if word is not None)
 
-    def _recolour(self, entry: Entry, layer: Points) -> None:
+    def _recolour(self, entry: Entry, layer: MapLayer) -> None:
         """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
-        said, gene = ours(layer), self._session.gene
+        said, genes = ours(layer), self._session.genes
         shown = entry.map(said["kind"])
         if shown is None or entry.table is None or not layer.visible:
             return
-        if shown.of_gene and gene not in entry.table.var_names:  # another slide's, of another checkpoint
+        if shown.of_gene and not set(genes) <= set(entry.table.var_names):  # another slide's, of another checkpoint
             return
         wanted = self._wanted(entry, shown)
         if {key: said[key] for key in wanted} == wanted:
             return
-        values = values_of(entry.table, shown.key, gene)
-        limits = limits_of(entry.table, shown.key, gene, percentiles())
-        recolour(layer, shown, values, limits, wanted["colormap"], entry.table)
+        values = values_of(entry.table, shown.key, genes)
+        limits = limits_of(entry.table, shown.key, genes, percentiles())
+        recolour(layer, values, limits, wanted["colormap"], entry.table)
         if layer.name == said["name"]:  # the user has not renamed it
             layer.name = self._name(entry, shown)
             wanted["name"] = layer.name

@@ -12,9 +12,11 @@ from napari_hyperst.errors import HyperSTError, ScaleError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
-from napari_hyperst.viewer.footprints import add_footprints, footprint_layer
-from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers, spot_metadata
+from napari_hyperst.viewer.footprints import footprint_layer
+from napari_hyperst.viewer.genes import genes_of
+from napari_hyperst.viewer.layers import LayerData, MapLayer, look_at_spots, slide_layers, spot_metadata
 from napari_hyperst.viewer.maps import maps_of
+from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.viewer.opening import open_in_thread
 from napari_hyperst.viewer.overlays import Overlays
 from napari_hyperst.viewer.preferences import events
@@ -23,7 +25,6 @@ from napari_hyperst.viewer.tissue import lay, settle
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.components import ViewerModel
-    from napari.layers import Points
 
     from napari_hyperst.slides.slide import Slide
 
@@ -35,6 +36,21 @@ class Session:
     ----------
     viewer
         The viewer.
+
+    Attributes
+    ----------
+    entries
+        The slides, by what they are called.
+    gene
+        The gene that is chosen.
+    markers
+        The marker set that is shown instead, if any.
+    genes
+        Whose values the maps of genes show: the gene, or those of the marker set that are predicted.
+    map
+        The key of the map that is shown.
+    side_by_side
+        Whether all maps of genes are shown beside each other.
     """
 
     #: A slide was opened or closed, or another one is active.
@@ -53,7 +69,10 @@ class Session:
         self.entries: dict[str, Entry] = {}
         self._active: str | None = None
         self.gene: str | None = None
+        self.markers: MarkerSet | None = None
+        self.genes: tuple[str, ...] = ()
         self.map = "predicted"
+        self.side_by_side = False
         self._opening = 0
         self.overlays = Overlays(self)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -122,6 +141,7 @@ class Session:
         """Work on another slide."""
         if key == self._active:
             return
+        self.overlays.end_side_by_side()
         self._active = key
         self._keep_shown_possible()
         entry = self.active
@@ -135,6 +155,11 @@ class Session:
         self.overlays.caption()
         self.slides_changed.emit()
         self.prediction_changed.emit()
+
+    @property
+    def title(self) -> str | None:
+        """What is shown by the maps of genes: a gene's name or a marker set's."""
+        return self.gene if self.markers is None else self.markers.name
 
     def lay(self, pitch_um: float | None = None) -> None:
         """Lay the spots of the active H&E-only slide anew, by its mask and this pitch.
@@ -182,12 +207,15 @@ class Session:
         entry.maps = maps_of(table)
         entry.table, entry.table_name, entry.result = table, name, result
         entry.predicted = slide or entry.slide
+        entry.genes = genes_of(entry)
         sdata = entry.predicted.sdata
         if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
             tables = sdata.tables
             tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
             tables[name] = table
-        self._refresh_spots(entry)
+        for layer in self.viewer.layers:
+            if ours(layer).get("slide") == key and ours(layer)["kind"] == "spots":
+                layer.metadata.update(spot_metadata(entry.slide))
         if key != self._active:
             self.activate(key)
         self._keep_shown_possible()
@@ -196,24 +224,44 @@ class Session:
         self.prediction_changed.emit()
         self.show(self.map, self.gene)
 
-    def show(self, map_key: str | None = None, gene: str | None = None) -> None:
-        """Show a map, or another gene, of the active slide; the other maps are hidden.
+    def show(self, map_key: str | None = None, gene: str | None = None, markers: MarkerSet | None = None) -> None:
+        """Show a map, another gene or a set of them, of the active slide; the other maps are hidden.
 
         Parameters
         ----------
-        map_key, gene
-            What to show; by default as before.
+        map_key, gene, markers
+            What to show; by default as before. Of a marker set it is the mean of those genes that are predicted.
+
+        Raises
+        ------
+        HyperSTError
+            If there is no such map, or no such gene.
         """
         entry = self.active
         if entry is None or entry.table is None:
             return
         if gene is not None and gene not in entry.table.var_names:
             raise HyperSTError(f"{gene} is not predicted by this checkpoint", do="choose one of the list")
-        self.gene, self.map = gene or self.gene, map_key or self.map
+        if markers is not None and not entry.genes.find(markers.genes)[0]:
+            raise HyperSTError(f"none of the genes of {markers.name} is predicted", do="choose another marker set")
+        self.map = map_key or self.map
+        if gene is not None:
+            self.gene, self.markers = gene, None
+        self.markers = markers or self.markers
+        self._find_genes(entry)
         self.overlays.show(entry)
         self.shown_changed.emit()
 
-    def layer_of(self, entry: Entry, kind: str) -> Points | None:
+    def show_side_by_side(self, together: bool) -> None:
+        """Show all maps of genes beside each other over the H&E, or one at a time."""
+        self.side_by_side = together
+        entry = self.active
+        if entry is None or entry.table is None:
+            return
+        chosen = entry.map(self.map)
+        self.show("predicted" if together and chosen is not None and not chosen.of_gene else None)
+
+    def layer_of(self, entry: Entry, kind: str) -> MapLayer | None:
         """Return the layer of a map of a slide, if it is in the viewer."""
         return self.overlays.layer(entry, kind)
 
@@ -231,15 +279,13 @@ class Session:
         if layer is not None:
             self.viewer.layers.remove(layer)
             return
-        self._outline(entry)
+        self.overlays.outline(entry)
         self.slides_changed.emit()
 
     def outline_anew(self, entry: Entry) -> None:
         """Let the outlines of a slide's tiles, where they are shown, follow its spots and its prediction."""
-        layer = footprint_layer(self.viewer, entry.key)
-        if layer is not None:
-            self.viewer.layers.remove(layer)
-            self._outline(entry)
+        if footprint_layer(self.viewer, entry.key) is not None:
+            self.overlays.outline(entry)
 
     def refresh(self, *_: object) -> None:
         """Colour what is visible anew, if the preferences ask for other colours."""
@@ -247,11 +293,6 @@ class Session:
             self.overlays.refresh(entry)
 
     # -- within
-
-    def _outline(self, entry: Entry) -> None:
-        selected = self.viewer.layers.selection.active
-        add_footprints(self.viewer, entry, self._spots(entry))
-        self.viewer.layers.selection.active = selected  # whose value the status bar tells
 
     def _opened(self, slide: Slide) -> None:
         try:
@@ -280,17 +321,16 @@ class Session:
             return
         if self.gene not in entry.table.var_names:
             self.gene = first_gene(entry.table)
+        self._find_genes(entry)
         if entry.map(self.map) is None:
             self.map = "predicted"
 
-    def _spots(self, entry: Entry) -> Points | None:
-        of_entry = (layer for layer in self.viewer.layers if ours(layer).get("slide") == entry.key)
-        return next((layer for layer in of_entry if ours(layer)["kind"] == "spots"), None)
-
-    def _refresh_spots(self, entry: Entry) -> None:
-        spots = self._spots(entry)
-        if spots is not None:
-            spots.metadata.update(spot_metadata(entry.slide))
+    def _find_genes(self, entry: Entry) -> None:
+        """Find whose values are shown; a marker set of which the slide has none is left."""
+        found = () if self.markers is None else entry.genes.find(self.markers.genes)[0]
+        if not found:
+            self.markers = None
+        self.genes = found or (() if self.gene is None else (self.gene,))
 
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import IMAGE_SUFFIXES
-from napari_hyperst.viewer.footprints import describe_footprints, sides_um
+from napari_hyperst.viewer.footprints import describe_footprints
 from napari_hyperst.viewer.tissue import MAX_LIVE
 from napari_hyperst.widgets.panel import Panel, show_error
 
@@ -111,7 +111,7 @@ class SlidePanel(Panel):
         self.footprints.setVisible(active is not None)
         self.footprints.setChecked(session.footprints)
         if active is not None:
-            self.footprints.setText(describe_footprints(sides_um(active)))
+            self.footprints.setText(describe_footprints(active))
         source = None if active is None else active.slide.source
         self.laid.setVisible(source is not None and source.laid)
         self._pitch_um = None if source is None else source.pitch_um
