@@ -182,7 +182,8 @@ def _columns(matrix: Any, table: AnnData, genes: Sequence[str]) -> Values:
     """Return (n, genes) values."""
     if not genes:
         raise ValueError("of which gene?")
-    places = [int(place) for place in table.var_names.get_indexer(np.array(genes, dtype=object))]
+    names: Any = table.var_names
+    places = names.get_indexer(list(genes)).tolist()
     columns = matrix[:, places[0] : places[0] + 1] if len(places) == 1 else matrix[:, places]
     return np.asarray(columns.toarray() if hasattr(columns, "toarray") else columns, dtype=np.float32)
 

@@ -27,6 +27,11 @@ class MarkerSet:
     name: str
     genes: tuple[str, ...]
 
+    @classmethod
+    def named(cls, name: str, genes: tuple[str, ...]) -> MarkerSet:
+        """Return a set under a name without what separates names where they are kept."""
+        return cls(" ".join(re.sub("[:;]", " ", name).split()), genes)
+
 
 def read_names(text: str) -> tuple[str, ...]:
     """Read a list of genes as it may be pasted: names between commas, semicolons, spaces or lines, each once."""
@@ -42,7 +47,7 @@ def marker_sets() -> list[MarkerSet]:
 
 def keep_marker_sets(sets: Iterable[MarkerSet]) -> None:
     """Keep these marker sets, and no others; of a name that two have, the later."""
-    by_name = {_plain(markers.name): markers.genes for markers in sets}
+    by_name = {markers.name: markers.genes for markers in sets}
     preferences.keep("marker_sets", "; ".join(f"{name}: {', '.join(genes)}" for name, genes in by_name.items()))
 
 
@@ -54,8 +59,3 @@ def favourites() -> set[str]:
 def keep_favourites(genes: Iterable[str]) -> None:
     """Keep these genes as favourites, and no others."""
     preferences.keep("favourites", ", ".join(sorted(genes)))
-
-
-def _plain(name: str) -> str:
-    """Return a name without what separates names."""
-    return " ".join(re.sub(r"[:;]", " ", name).split())
