@@ -11,7 +11,7 @@ from typing import Any
 #: The kinds that end a task.
 ENDINGS = ("done", "stopped", "error")
 #: All kinds.
-KINDS = ("start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", *ENDINGS)
+KINDS = ("start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", "filling", *ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Event:
         When, in seconds since the epoch.
     content
         What: ``what``, ``done`` and ``total`` of a progress (``total`` is 0 where it is not known), ``message`` of a
-        warning or an error, and so on.
+        warning or an error, ``file`` and ``genes`` of a filling, and so on.
     """
 
     kind: str

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_hyperst.viewer.filling import is_filling
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -76,6 +78,9 @@ def genes_of(entry: Entry | None) -> Genes:
         return Genes()
     table = entry.table
     names = tuple(map(str, table.var_names))
+    if is_filling(table):
+        unknown = np.full(len(names), np.nan)
+        return Genes(names, _others(entry, names), unknown, unknown)
     pcc = np.asarray(table.var["pcc"], dtype=np.float64) if "pcc" in table.var else np.full(len(names), np.nan)
     return Genes(names, _others(entry, names), pcc, _variance(table))
 

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.nouns.hierarchy import EMBEDDINGS, modality
+from napari_hyperst.viewer.filling import is_filling
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Values = NDArray[np.float32]
+_UNFINISHED = "wait until all spots are predicted"
 NO_COUNTS = "needs measured counts, and this slide has none that are raw"
 #: What the maps are listed under.
 _EXPRESSION, LOG2 = "Expression", "log2(count + 1)"
@@ -70,13 +72,14 @@ def maps_of(table: AnnData | None) -> tuple[Map, ...]:
         A prediction's table, as ``export`` writes it; None before there is one.
     """
     unpredicted = "" if table is not None else "predict genes first"
-    counted = unpredicted or ("" if table is not None and "measured" in table.layers else NO_COUNTS)
+    unfinished = _UNFINISHED if table is not None and is_filling(table) else ""
+    counted = unpredicted or unfinished or ("" if table is not None and "measured" in table.layers else NO_COUNTS)
     found = [
         Map("predicted", "Predicted", _EXPRESSION, LOG2, of_gene=True, reason=unpredicted),
         Map("measured", "Measured", _EXPRESSION, LOG2, of_gene=True, reason=counted),
         Map("difference", "Predicted − measured", _EXPRESSION, LOG2, "PiYG", of_gene=True, reason=counted),
     ]
-    if table is None:
+    if table is None or unfinished:
         return tuple(found)
     norms = {key.removeprefix("norm_") for key in table.obs.columns if key.startswith("norm_")}
     for embedding in EMBEDDINGS if norms else ():

@@ -172,6 +172,7 @@ class Overlays:
             "genes": self._session.genes if shown.of_gene else (),
             "colormap": shown.colormap or colormap(),
             "percentiles": percentiles(),
+            "filled": entry.filled,
         }
 
     def _name(self, entry: Entry, shown: Map) -> str:

@@ -10,10 +10,9 @@ from psygnal import Signal
 
 from napari_hyperst.errors import HyperSTError, ScaleError
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.viewer.contract import BASE, OURS, ours
-from napari_hyperst.viewer.entry import Entry, annotates, first_gene, unlike
+from napari_hyperst.viewer.contract import BASE, ours
+from napari_hyperst.viewer.entry import Entry, annotates, first_gene, hold, let_go, unlike
 from napari_hyperst.viewer.footprints import footprint_layer
-from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import LayerData, MapLayer, look_at_spots, slide_layers, spot_metadata
 from napari_hyperst.viewer.maps import maps_of
 from napari_hyperst.viewer.markers import MarkerSet
@@ -204,15 +203,7 @@ class Session:
         entry = self.entries.get(key)
         if entry is None:
             return
-        entry.maps = maps_of(table)
-        entry.table, entry.table_name, entry.result = table, name, result
-        entry.predicted = slide or entry.slide
-        entry.genes = genes_of(entry)
-        sdata = entry.predicted.sdata
-        if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
-            tables = sdata.tables
-            tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
-            tables[name] = table
+        hold(entry, table, name, result, slide)
         for layer in self.viewer.layers:
             if ours(layer).get("slide") == key and ours(layer)["kind"] == "spots":
                 layer.metadata.update(spot_metadata(entry.slide))
@@ -223,6 +214,23 @@ class Session:
         self.outline_anew(entry)  # this model may look at other tiles
         self.prediction_changed.emit()
         self.show(self.map, self.gene)
+
+    def fill(self, key: str, spots: int) -> None:
+        """Show what is there of a prediction that is being made, now that so many spots are done."""
+        entry = self.entries.get(key)
+        if entry is not None:
+            entry.filled = spots
+            self.overlays.refresh(entry)
+            self.overlays.caption()
+
+    def forget_prediction(self, key: str) -> None:
+        """Take away the prediction of a slide, as one that was stopped before it was done."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return
+        let_go(entry)
+        self.overlays.take_in(entry)
+        self.prediction_changed.emit()
 
     def show(self, map_key: str | None = None, gene: str | None = None, markers: MarkerSet | None = None) -> None:
         """Show a map, another gene or a set of them, of the active slide; the other maps are hidden.

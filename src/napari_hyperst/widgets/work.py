@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari.utils import progress
 from qtpy.QtCore import QObject, Signal
 
 from napari_hyperst.errors import HyperSTError
@@ -13,6 +16,7 @@ from napari_hyperst.jobs.job import Job, jobs_folder
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import ExportTask, PredictTask
 from napari_hyperst.viewer import preferences
+from napari_hyperst.viewer.filling import filling_table, is_filling
 from napari_hyperst.widgets.panel import show_error, show_warning
 from napari_hyperst.widgets.process import Child, result_of
 
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from napari_hyperst.slides.slide import Slide
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
+
+#: What is predicted so far is shown again after so many seconds, and takes no more of the time than this share.
+_FILL_S, _FILL_SHARE = 1.0, 0.05
 
 
 class Work(QObject):
@@ -52,6 +59,9 @@ class Work(QObject):
         self.child = child
         self._folders: list[Path] = []
         self._slide_of: dict[Path, tuple[str, Slide]] = {}
+        self._filling: str | None = None
+        self._filled_next = 0.0
+        self._activity: progress | None = None
         child.told.connect(self._on_told)
         child.ended.connect(self._on_ended)
         child.broken.connect(self._on_broken)
@@ -77,7 +87,13 @@ class Work(QObject):
         except HyperSTError as error:
             show_error(str(error))
             return
-        task = PredictTask(slide=slide, checkpoint=checkpoint, device=device, batch_size=preferences.batch_size())
+        task = PredictTask(
+            slide=slide,
+            checkpoint=checkpoint,
+            device=device,
+            batch_size=preferences.batch_size(),
+            filling=entry.table is None,  # else what was predicted before stays until the new is there
+        )
         self._submit(task, entry, "Starting…" if self.child.devices is None else "Predicting…")
 
     def export(self, out: Path) -> None:
@@ -116,6 +132,7 @@ class Work(QObject):
             show_error(str(error))
             return
         self._slide_of[job.folder] = (entry.key, entry.slide)
+        self._activity = progress(total=0, desc=f"HyperST: {what}")
         self.began.emit(what, isinstance(task, PredictTask))  # a store is written in no time, and to its end
         self.child.submit(job)
         self.changed.emit()
@@ -125,14 +142,50 @@ class Work(QObject):
         self._folders.append(folder.parent)
         return folder
 
-    def _on_told(self, _job: Job, event: Event) -> None:
+    def _on_told(self, job: Job, event: Event) -> None:
         if event.kind == "progress":
+            self._advance(event)
             self.progressed.emit(event)
+        elif event.kind == "filling":
+            self._begin_filling(job, event)
         elif event.kind == "warning":
             show_warning(str(event.content["message"]))
 
+    def _advance(self, event: Event) -> None:
+        """Tell napari's activity dock how far the work is, and show what is predicted so far about once a second."""
+        done, total = int(event.content["done"]), int(event.content["total"])
+        if self._activity is not None:
+            if self._activity.total != total:
+                self._activity.total = total
+            self._activity.update(done - self._activity.n)
+        began = time.monotonic()
+        if self._filling is not None and total and began > self._filled_next:
+            self.session.fill(self._filling, done)
+            took = time.monotonic() - began
+            self._filled_next = began + max(_FILL_S, took / _FILL_SHARE)
+
+    def _begin_filling(self, job: Job, event: Event) -> None:
+        """Show a prediction from now on as it is made, where the slide has none."""
+        key, slide = self._slide_of[job.folder]
+        entry = self.session.entries.get(key)
+        if entry is None or entry.table is not None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # it will be shown when it is done
+            table = filling_table(slide, event.content["genes"], job.folder / str(event.content["file"]))
+            self.session.set_prediction(key, table, "", slide=slide)
+            self._filling = key
+
+    def _end_filling(self) -> None:
+        key, self._filling = self._filling, None
+        entry = None if key is None else self.session.entries.get(key)
+        if key is not None and entry is not None and entry.table is not None and is_filling(entry.table):
+            self.session.forget_prediction(key)
+
     def _on_ended(self, job: Job, event: Event) -> None:
         key, slide = self._slide_of.pop(job.folder)
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
         message = "Stopped." if event.kind == "stopped" else ""
         if event.kind == "error":
             message = str(event.content["message"])
@@ -149,6 +202,7 @@ class Work(QObject):
             except Exception as error:  # whatever it is, the workbench goes on
                 message = f"the prediction cannot be shown ({type(error).__name__}: {error})"
                 show_error(message)
+        self._end_filling()  # of what was stopped, or cannot be shown
         self.rested.emit(message)
         self.changed.emit()
 

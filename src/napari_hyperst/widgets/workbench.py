@@ -58,6 +58,9 @@ class Workbench(QWidget):
         self._opened: list[Section] = []
         self._step = ""
         self._then_predict: Path | None = None
+        self._room = QTimer(self)
+        self._room.setSingleShot(True)
+        self._room.timeout.connect(self._make_room)
         self._lay_out()
         for section in self.sections.values():
             section.toggled.connect(partial(self._on_toggled, section))
@@ -162,7 +165,7 @@ class Workbench(QWidget):
             self._column.setStretchFactor(one, 1 if one in growing else 0)
         self._column.setStretch(self._column.count() - 2, 0 if growing else 1)
         if opened:
-            QTimer.singleShot(0, self._inside, self._make_room)
+            self._room.start(0)  # when the section has been laid out
 
     def _make_room(self) -> None:
         """Close the sections that were opened longest ago where not all that are open fit."""
