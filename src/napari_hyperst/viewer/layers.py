@@ -10,22 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Points
 from numpy.typing import NDArray
 
 from napari_hyperst.viewer.bins import Grid, grid_of
 from napari_hyperst.viewer.contract import OURS, ours
-from napari_hyperst.viewer.hover import BinMap, Describe, SpotMap
+from napari_hyperst.viewer.hover import Describe
 from napari_hyperst.viewer.maps import Values
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.components import ViewerModel
+    from napari.layers import Image, Points
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.map_layers import BinMap, SpotMap
 
-#: The layer of a map.
-MapLayer = SpotMap | BinMap
+    #: The layer of a map.
+    MapLayer = SpotMap | BinMap
 
 UNITS = ("um", "um")
 #: How much more than the spots a fresh view shows.
@@ -222,6 +223,8 @@ def add_map(
     describe
         What the status bar says of a row of the table.
     """
+    from napari_hyperst.viewer.map_layers import BinMap, SpotMap
+
     where, grid = placement(slide), grid_of(slide)
     said: dict[str, Any] = {"name": str(metadata["name"]), "metadata": {OURS: metadata}, "describe": describe}
     layer: MapLayer
@@ -255,22 +258,27 @@ def add_map(
     return layer
 
 
+def is_image(layer: Any) -> bool:
+    """Tell whether spots are shown as an image, as bins side by side are."""
+    return not hasattr(layer, "face_color")
+
+
 def limits_shown(layer: MapLayer) -> tuple[float, float]:
     """Return the values between which a map's layer is coloured."""
-    low, high = layer.contrast_limits if isinstance(layer, Image) else layer.face_contrast_limits
+    low, high = layer.contrast_limits if is_image(layer) else layer.face_contrast_limits
     return float(low), float(high)
 
 
 def follow(layer: MapLayer, base: Points | Image) -> None:
     """Put a map where the spots it belongs to have been put, in their size."""
     layer.scale, layer.translate, layer.affine = base.scale, base.translate, base.affine
-    if isinstance(layer, Points):
+    if not is_image(layer):
         layer.size = float(base.size[0])
 
 
 def resize(spots: Points | Image, diameter_um: float) -> None:
     """Give spots their size anew after they were put elsewhere: napari does not scale points by an affine."""
-    if not isinstance(spots, Points):
+    if is_image(spots):
         return
     factor = _enlargement(np.asarray(spots.affine.affine_matrix)) / float(ours(spots)["enlargement"])
     spots.size = diameter_um / float(spots.scale[-1]) * factor
@@ -283,7 +291,7 @@ def _enlargement(affine: NDArray[np.float64]) -> float:
 
 def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
     """Give a map's layer other values, limits and colours; the layer stays."""
-    if isinstance(layer, Image):
+    if is_image(layer):
         _recolour_bins(layer, values, limits, colormap, table)
         return
     positions = np.asarray(table.obsm["spatial"])[:, ::-1]
@@ -296,11 +304,11 @@ def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], color
         layer.face_colormap = colormap
 
 
-def _recolour_bins(layer: Image, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
+def _recolour_bins(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
     index = getattr(layer, "index", None)  # a copy that was made by hand has none
     if index is None or (index >= 0).sum() != len(values):
         index = _index(ours(layer)["grid"], table)
-        if isinstance(layer, BinMap):
+        if hasattr(layer, "index"):
             layer.index = index
     layer.data = spread(index, values)
     layer.contrast_limits_range = limits

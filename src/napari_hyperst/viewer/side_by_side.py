@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
-
 from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.layers import look_at_spots
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
 
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
@@ -100,6 +98,8 @@ def _is(layer: Layer, entry: Entry, kind: str) -> bool:
 
 def _copy(image: Layer, entry: Entry) -> Image:
     """Return another layer of the same pixels."""
+    from napari.layers import Image
+
     copy = Image(
         image.data,
         name=f"{image.name} (beneath)",

@@ -62,7 +62,7 @@ class PredictPanel(Panel):
         self.status.setTextFormat(Qt.TextFormat.PlainText)
         self.status.setWordWrap(True)
         self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
-        for widget in (self.bar, self.cancel, self.status):  # what comes and goes must not move the rest
+        for widget in (self.bar, self.cancel):  # what comes and goes must not move the rest
             policy = widget.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
             widget.setSizePolicy(policy)

@@ -9,7 +9,7 @@ from superqt import QElidingLabel
 
 from napari_hyperst.widgets.panel import Panel, literal
 
-_HEADER = "QToolButton { border: none; background: transparent; font-weight: bold; padding: 2px; }"
+_HEADER = "QToolButton { border: none; background: transparent; font-weight: bold; padding: 2px; text-align: left; }"
 
 
 class Section(QFrame):
@@ -38,8 +38,9 @@ class Section(QFrame):
         self.button.setAutoRaise(True)
         self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.button.setStyleSheet(
-            "QToolButton { border: none; background: transparent; font-weight: bold; padding: 2px; }"
+            "QToolButton { border: none; background: transparent; font-weight: bold; padding: 2px; text-align: left; }"
         )
+        self.button.setMinimumWidth(14 * self.fontMetrics().averageCharWidth())  # so that the states are in line
         self.state = QElidingLabel()
         self.state.setTextFormat(Qt.TextFormat.PlainText)
         self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
