@@ -196,7 +196,8 @@ def look_at_spots(viewer: ViewerModel, slide: Slide) -> None:
     size = np.maximum(high - low, slide.spots.diameter_um) * _MARGIN
     viewer.reset_view()
     viewer.scene.camera.center = (0.0, *((low + high) / 2))
-    viewer.scene.camera.zoom = float(np.min(np.asarray(viewer.canvas.size) / size))
+    cell = np.asarray(viewer.canvas.size) / viewer.canvas.grid.actual_shape(viewer.layers)
+    viewer.scene.camera.zoom = float(np.min(cell / size))
 
 
 def add_map(

@@ -138,7 +138,10 @@ class Overlays:
             return
         title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
         low, high = limits_shown(layer)
-        text.text = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}\nFor research use only"
+        said = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}"
+        if session.viewer.canvas.grid.enabled:  # each cell says what it shows
+            said = f"{entry.key} · {session.title}"
+        text.text = f"{said}\nFor research use only"
         text.position, text.box, text.font_size = "top_left", True, 9
         text.visible = True
 

@@ -55,6 +55,9 @@ class SideBySide:
         grid = viewer.canvas.grid
         grid.stride, grid.shape = len(cells) // len(maps), (-1, -1)
         grid.enabled = True
+        for layer in maps:
+            label = layer.name_overlay
+            label.position, label.box, label.font_size, label.visible = "bottom_left", True, 8, True
         grid.events.enabled.connect(self._on_enabled)
         viewer.layers.events.removed.connect(self._on_removed)
         look_at_spots(viewer, entry.slide)
@@ -66,6 +69,8 @@ class SideBySide:
         viewer = self._session.viewer
         viewer.canvas.grid.events.enabled.disconnect(self._on_enabled)
         viewer.layers.events.removed.disconnect(self._on_removed)
+        for layer in self._maps:
+            layer.name_overlay.visible = False
         order, hidden, copies = self._order, self._hidden, self._copies
         self._maps, self._order, self._hidden, self._copies = [], [], [], []
         viewer.canvas.grid.enabled, viewer.canvas.grid.stride = False, 1

@@ -62,10 +62,6 @@ class PredictPanel(Panel):
         self.status.setTextFormat(Qt.TextFormat.PlainText)
         self.status.setWordWrap(True)
         self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
-        for widget in (self.bar, self.cancel):  # what comes and goes must not move the rest
-            policy = widget.sizePolicy()
-            policy.setRetainSizeWhenHidden(True)
-            widget.setSizePolicy(policy)
         working = QHBoxLayout()
         working.addWidget(self.bar, 1)
         working.addWidget(self.cancel)

@@ -67,6 +67,15 @@ class Section(QFrame):
         """Whether the panel is seen."""
         return bool(self.button.isChecked())
 
+    def least_height(self, width: int) -> int:
+        """Return how many px it needs as it is, at a width."""
+        header = max(self.button.sizeHint().height(), self.state.sizeHint().height())
+        if not self.is_open:
+            return header
+        layout = self.body.layout()
+        body = layout.minimumHeightForWidth(width) if layout.hasHeightForWidth() else layout.minimumSize().height()
+        return header + int(body)
+
     def set_open(self, opened: bool) -> None:
         """Open or close it."""
         self.button.setChecked(opened)

@@ -120,9 +120,9 @@ class Workbench(QWidget):
     # -- within
 
     def _lay_out(self) -> None:
-        notice = QLabel(RESEARCH_USE)
-        notice.setWordWrap(True)
-        notice.setStyleSheet("font-style: italic;")
+        self._notice = QLabel(RESEARCH_USE)
+        self._notice.setWordWrap(True)
+        self._notice.setStyleSheet("font-style: italic;")
         self._inside = QWidget()
         self._column = QVBoxLayout(self._inside)
         self._column.setContentsMargins(4, 4, 4, 4)
@@ -130,7 +130,7 @@ class Workbench(QWidget):
         for section in self.sections.values():
             self._column.addWidget(section)
         self._column.addStretch(0)
-        self._column.addWidget(notice)
+        self._column.addWidget(self._notice)
         self._scroll = QScrollArea()
         self._scroll.setWidgetResizable(True)
         self._scroll.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -169,9 +169,15 @@ class Workbench(QWidget):
 
     def _make_room(self) -> None:
         """Close the sections that were opened longest ago where not all that are open fit."""
-        while len(self._opened) > 1 and self._inside.minimumSizeHint().height() > self._scroll.viewport().height():
+        width = self._inside.width()
+        rest = self._notice.heightForWidth(width) + (len(self.sections) + 3) * self._column.spacing()
+        while len(self._opened) > 1:
+            if (
+                rest + sum(one.least_height(width) for one in self.sections.values())
+                <= self._scroll.viewport().height()
+            ):
+                return
             self._opened[0].set_open(False)
-            self._column.activate()
 
 
 def _end(work: Work, panels: list[Panel], *_: object) -> None:
