@@ -106,7 +106,7 @@ def _why_missing(embedding: str) -> str:
     return NO_COUNTS if modality(embedding) == "gene" else "the checkpoint's method has no such embedding"  # type: ignore[arg-type]
 
 
-def values_of(table: AnnData, key: str, genes: Sequence[str]) -> Values:
+def values_of(table: AnnData, key: str, genes: str | Sequence[str]) -> Values:
     """Return a map's values.
 
     Parameters
@@ -133,7 +133,9 @@ def values_of(table: AnnData, key: str, genes: Sequence[str]) -> Values:
     return np.degrees(column) if key.startswith("violation_") else column
 
 
-def limits_of(table: AnnData, key: str, genes: Sequence[str], percentiles: tuple[float, float]) -> tuple[float, float]:
+def limits_of(
+    table: AnnData, key: str, genes: str | Sequence[str], percentiles: tuple[float, float]
+) -> tuple[float, float]:
     """Return the limits of a map's colours: one scale for measured and predicted, zero amid a difference's.
 
     Parameters
@@ -181,13 +183,12 @@ def robust_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tup
     return low, low + max(1.0, 1e-3 * abs(low))
 
 
-def _columns(matrix: Any, table: AnnData, genes: Sequence[str]) -> Values:
+def _columns(matrix: Any, table: AnnData, genes: str | Sequence[str]) -> Values:
     """Return (n, genes) values."""
     if not genes:
         raise ValueError("of which gene?")
-    names: Any = table.var_names
-    places = names.get_indexer(list(genes)).tolist()
-    columns = matrix[:, places[0] : places[0] + 1] if len(places) == 1 else matrix[:, places]
+    places = [table.var_names.get_loc(gene) for gene in ([genes] if isinstance(genes, str) else genes)]
+    columns = matrix[:, places]
     return np.asarray(columns.toarray() if hasattr(columns, "toarray") else columns, dtype=np.float32)
 
 

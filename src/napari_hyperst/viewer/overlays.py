@@ -9,7 +9,7 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.hover import describe_spot
-from napari_hyperst.viewer.layers import MapLayer, add_map, follow, limits_shown, look_at_spots, recolour, resize
+from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize
 from napari_hyperst.viewer.maps import Map, limits_of, values_of
 from napari_hyperst.viewer.preferences import colormap, percentiles
 from napari_hyperst.viewer.side_by_side import SideBySide
@@ -17,6 +17,7 @@ from napari_hyperst.viewer.tissue import watch
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.viewer.layers import MapLayer
     from napari_hyperst.viewer.session import Session
 
 

@@ -13,7 +13,7 @@ from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import BASE, ours
 from napari_hyperst.viewer.entry import Entry, annotates, first_gene, hold, let_go, unlike
 from napari_hyperst.viewer.footprints import footprint_layer
-from napari_hyperst.viewer.layers import LayerData, MapLayer, look_at_spots, slide_layers, spot_metadata
+from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers, spot_metadata
 from napari_hyperst.viewer.maps import maps_of
 from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.viewer.opening import open_in_thread
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.layers import MapLayer
 
 
 class Session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
@@ -29,9 +29,9 @@ class Panel(QWidget):
     """
 
     #: What its section is headed.
-    title: ClassVar[str] = ""
+    title: str = ""
     #: Whether it takes the height that the others leave.
-    grows: ClassVar[bool] = False
+    grows: bool = False
     #: Its state in a line is another.
     state_changed = Signal(str)
 
@@ -62,6 +62,41 @@ class Panel(QWidget):
         if line != self.state:
             self.state = line
             self.state_changed.emit(line)
+
+
+def held(title: str, make: Callable[[Session], QWidget], *, grows: bool = True) -> Callable[[Session, Work], Panel]:
+    """Return what makes a panel around a widget that is made for a session and looks after itself.
+
+    Parameters
+    ----------
+    title, grows
+        As of the panel.
+    make
+        Makes the widget; where that has a label ``status``, its text is the panel's state.
+    """
+
+    def make_panel(session: Session, work: Work) -> Panel:
+        return _Holder(session, work, title, make(session), grows)
+
+    return make_panel
+
+
+class _Holder(Panel):
+    """A panel around a widget that knows nothing of panels."""
+
+    def __init__(self, session: Session, work: Work, title: str, widget: QWidget, grows: bool) -> None:
+        super().__init__(session, work)
+        self.title, self.grows, self.widget = title, grows, widget
+        self.column.addWidget(widget)
+        for signal in (session.slides_changed, session.prediction_changed, session.shown_changed):
+            self.listen(signal, self._on_session)
+        self._on_session()
+
+    def _on_session(self, *_: object) -> None:
+        entry = self.session.active
+        status = getattr(self.widget, "status", None)
+        ready = entry is not None and entry.table is not None
+        self.say_state("Predict genes first" if not ready else status.text() if status is not None else "")
 
 
 def literal(text: str) -> str:
