@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,9 @@ class GenesPanel(Panel):
 
     def let_go(self) -> None:
         """Leave the viewer's keys as they were."""
-        for key in self._keys:
-            self.session.viewer.bind_key(key, None, overwrite=True)
+        with contextlib.suppress(RuntimeError):  # the viewer has been closed
+            for key in self._keys:
+                self.session.viewer.bind_key(key, None, overwrite=True)
         self._keys = ()
         super().let_go()
 
