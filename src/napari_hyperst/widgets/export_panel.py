@@ -31,6 +31,7 @@ class ExportPanel(Panel):
 
     def __init__(self, session: Session, work: Work) -> None:
         super().__init__(session, work)
+        self._written = ""
         self.new = QPushButton("Export as new store…")
         self.own = QPushButton("Write into its store")
         row = QHBoxLayout()
@@ -39,10 +40,10 @@ class ExportPanel(Panel):
         self.column.addLayout(row)
         self.new.clicked.connect(self._on_new)
         self.own.clicked.connect(self._on_own)
-        for signal in (session.slides_changed, session.prediction_changed):
-            self.listen(signal, self.allow)
+        self.listen(session.slides_changed, self.allow)
+        self.listen(session.prediction_changed, self._on_prediction)
         work.changed.connect(self.allow)
-        work.written.connect(lambda path: self.say_state(f"Written: {Path(path).name}"))
+        work.written.connect(self._on_written)
         self.allow()
 
     def allow(self, *_: object) -> None:
@@ -54,8 +55,15 @@ class ExportPanel(Panel):
             button.setEnabled(not reason)
             button.setToolTip(reason or told)
         self.own.setVisible(entry is not None and _store_of(entry) is not None)
-        if unpredicted or not self.state.startswith("Written"):
-            self.say_state(unpredicted or "The prediction can be written")
+        self.say_state(unpredicted or self._written or "The prediction can be written")
+
+    def _on_prediction(self, *_: object) -> None:
+        self._written = ""  # that was another
+        self.allow()
+
+    def _on_written(self, path: str) -> None:
+        self._written = f"Written: {Path(path).name}"
+        self.allow()
 
     def _on_new(self) -> None:
         entry = self.session.active

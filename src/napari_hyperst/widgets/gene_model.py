@@ -35,6 +35,7 @@ class GeneModel(QAbstractTableModel):
         self.genes = Genes()
         self.favourites: set[str] = set()
         self._keys: list[str] = []
+        self._places: dict[str | None, int] = {}
         self._rank: NDArray[np.intp] = np.empty(0, dtype=np.intp)
         self._rows: list[int] = []
         self._text = ""
@@ -43,6 +44,7 @@ class GeneModel(QAbstractTableModel):
     def set_genes(self, genes: Genes) -> None:
         """Show other genes; search and order stay."""
         self.genes = genes
+        self._places = {name: place for place, name in enumerate(genes.names)}
         self._keys = [f"\n{name}\n{other}\n".lower() for name, other in zip(genes.names, genes.others, strict=True)]
         self.sort(*self._sorted)
 
@@ -86,7 +88,8 @@ class GeneModel(QAbstractTableModel):
 
     def row(self, gene: str | None) -> int:
         """Return the row of a gene; -1 where it is not there."""
-        return next((row for row, place in enumerate(self._rows) if self.genes.names[place] == gene), -1)
+        place = self._places.get(gene, -1)
+        return self._rows.index(place) if place in self._rows else -1
 
     # -- what Qt asks
 
@@ -132,6 +135,10 @@ class GeneModel(QAbstractTableModel):
         rows: list[int] = self._rank.tolist()
         if text:
             rows = [place for place in rows if text in keys[place]]
-            whole, begin = f"\n{text}\n", f"\n{text}"
-            rows.sort(key=lambda place: (whole not in keys[place]) + (begin not in keys[place]))
+            begin, whole = f"\n{text}", f"\n{text}\n"
+            first = [place for place in rows if begin in keys[place]]
+            called = {place for place in first if whole in keys[place]}
+            began = set(first)
+            first.sort(key=lambda place: place not in called)
+            rows = first + [place for place in rows if place not in began]
         self._rows = rows

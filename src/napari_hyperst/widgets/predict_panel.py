@@ -41,6 +41,7 @@ class PredictPanel(Panel):
         self._last = DEFAULT_CHECKPOINT
         self._missing: dict[str, str] = {}
         self._began: tuple[float, int] | None = None
+        self._of: str | None = None
         self.checkpoint = ComboBox(
             label="Checkpoint", choices=self._checkpoints, value=DEFAULT_CHECKPOINT,
             tooltip="The trained model: one that is bundled, or the folder of your own",
@@ -81,8 +82,8 @@ class PredictPanel(Panel):
         work.changed.connect(self.allow)
         work.checkpoint_made.connect(self.add_checkpoint)
         work.child.ready.connect(self._set_devices)
-        self._rest("")
         self.allow()
+        self._rest("")
 
     def predict(self, *_: object) -> None:
         """Predict the active slide's genes with the chosen checkpoint."""
@@ -100,8 +101,10 @@ class PredictPanel(Panel):
         reason = self.work.busy or ("" if self.session.active is not None else "Open a slide first")
         self.button.setEnabled(not reason)
         self.button.setToolTip(reason or "Predict the checkpoint's genes at every spot, in a process of its own")
-        if not self.work.busy and not self.status.text():
-            self.say_state(reason or "Ready")
+        active = None if self.session.active is None else self.session.active.key
+        if not self.work.busy and active != self._of:  # what was said is of another slide
+            self._of = active
+            self._say("")
 
     # -- within
 
@@ -146,7 +149,8 @@ class PredictPanel(Panel):
         self.status.setText(" ".join(message.split()))
         self.status.setToolTip(literal(message))
         self.status.setVisible(bool(message))
-        self.say_state(message or self.button.toolTip() * (not self.button.isEnabled()) or "Ready")
+        reason = "" if self.button.isEnabled() else self.button.toolTip()
+        self.say_state(message or reason or "Ready")
 
     def _on_cancel(self) -> None:
         self.cancel.setEnabled(False)
