@@ -62,18 +62,20 @@ class Overlays:
         if not together:
             self._beside.end()
         for layer in self.of(entry):
-            if ours(layer)["kind"] not in [one.key for one in wanted]:
+            if layer.visible and ours(layer)["kind"] not in [one.key for one in wanted]:
                 layer.visible = False
         layers = []
         for one in wanted:
             layer = self.layer(entry, one.key) or self.add(entry, one, visible=True)
-            layer.visible = True
+            if not layer.visible:  # napari draws anew also what is visible already
+                layer.visible = True
             layers.append(layer)
         self.refresh(entry)
         if together:
             self._beside.begin(entry, layers)
         shown = self.layer(entry, session.map)
-        session.viewer.layers.selection.active = shown  # whose value the status bar tells
+        if session.viewer.layers.selection.active is not shown:
+            session.viewer.layers.selection.active = shown  # whose value the status bar tells
         self.caption()
 
     def end_side_by_side(self) -> None:
@@ -114,7 +116,8 @@ class Overlays:
         layer = add_map(
             self._session.viewer, slide, entry.table, values, limits, said, partial(self._describe, entry.key)
         )
-        layer.visible = visible
+        if layer.visible != visible:
+            layer.visible = visible
         layer.events.visible.connect(self._on_visible)
         return layer
 
@@ -143,8 +146,8 @@ class Overlays:
         if session.viewer.canvas.grid.enabled:  # each cell says what it shows
             said = f"{entry.key} · {session.title}"
         text.text = f"{said}\nFor research use only"
-        text.position, text.box, text.font_size = "top_left", True, 9
-        text.visible = True
+        if not text.visible:
+            text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
 
     def on_inserted(self, event: Any) -> None:
         """Have the maps follow the spots of their slide, which other tools may put elsewhere."""

@@ -8,6 +8,7 @@ from napari_hyperst.viewer.contract import OURS, ours
 from napari_hyperst.viewer.layers import look_at_spots
 
 if TYPE_CHECKING:
+    from napari.components import LayerList
     from napari.layers import Image, Layer
 
     from napari_hyperst.viewer.entry import Entry
@@ -51,7 +52,7 @@ class SideBySide:
         self._hidden = [layer for layer in viewer.layers if layer.visible and layer not in cells]
         for layer in self._hidden:
             layer.visible = False
-        viewer.layers.move_multiple([viewer.layers.index(layer) for layer in cells], 0)
+        _put_first(viewer.layers, cells)
         grid = viewer.canvas.grid
         grid.stride, grid.shape = len(cells) // len(maps), (-1, -1)
         grid.enabled = True
@@ -77,7 +78,7 @@ class SideBySide:
         for layer in copies:
             if layer in viewer.layers:
                 viewer.layers.remove(layer)
-        viewer.layers.move_multiple([viewer.layers.index(layer) for layer in order if layer in viewer.layers], 0)
+        _put_first(viewer.layers, [layer for layer in order if layer in viewer.layers])
         for layer in hidden:
             layer.visible = True
         if self._session.active is not None:
@@ -94,6 +95,14 @@ class SideBySide:
             self._session.side_by_side = False
             self.end()
             self._session.shown_changed.emit()
+
+
+def _put_first(layers: LayerList, wanted: list[Layer]) -> None:
+    """Put layers at the bottom of the list in this order; napari's ``move_multiple`` fails on some orders of many."""
+    with layers.events.reordered.blocker():
+        for place, layer in enumerate(wanted):
+            layers.move(layers.index(layer), place)
+    layers.events.reordered(value=layers)
 
 
 def _is(layer: Layer, entry: Entry, kind: str) -> bool:
