@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from anndata import read_h5ad
 
 from napari_hyperst.jobs.filling import FILLING, read_filling
@@ -14,6 +15,9 @@ from napari_hyperst.nouns.tasks import PredictTask, SlideRef
 from napari_hyperst.slides import open_slide
 from napari_hyperst.viewer.filling import filling_table, is_filling
 from napari_hyperst.viewer.maps import maps_of
+
+#: The corner has a spot at the image's edge, of which the prediction warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*reaches over the image's edge")
 
 
 def test_a_prediction_fills_a_file_and_ends_as_it_was_filled(

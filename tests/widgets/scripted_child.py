@@ -41,7 +41,8 @@ def play(job: Job, table: Path) -> None:
     elif scene == "fills":
         filling = Filling(job.folder, [f"GENE{i}" for i in range(8)], 48)
         job.log.append("filling", filling.told)
-        for done in range(1, 40):
+        for turn in range(600):
+            done = min(turn + 1, 24)
             filling.put(np.array([done - 1]), np.full((1, 8), done, np.float32))
             job.log.append("progress", {"what": "spots", "done": done, "total": 40})
             time.sleep(0.1)

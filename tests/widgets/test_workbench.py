@@ -242,7 +242,7 @@ def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
     assert entry is not None
     scene(bench, "fills")
     click(qtbot, bench.predict_panel.button)
-    qtbot.waitUntil(lambda: entry.filled > 20, timeout=20_000)
+    qtbot.waitUntil(lambda: entry.filled > 20, timeout=30_000)
     layer = bench.session.layer_of(entry, "predicted")
     assert layer is not None
     values = layer.features["value"].to_numpy()

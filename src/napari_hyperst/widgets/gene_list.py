@@ -7,7 +7,16 @@ from contextlib import contextmanager
 
 from qtpy.QtCore import QModelIndex, Qt, Signal
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QLineEdit, QTreeView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QSizePolicy,
+    QTreeView,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_hyperst.viewer.genes import Genes
 from napari_hyperst.viewer.markers import favourites, keep_favourites
@@ -46,6 +55,8 @@ class GeneList(QWidget):
         self.view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.view.setMinimumHeight(110)
+        # A scroll area with wrapped text in it asks for the height that is liked best: this one takes what is left.
+        self.view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         self.view.setToolTip("The genes that the checkpoint predicts; ↑ and ↓ step through them")
         header = self.view.header()
         header.setStretchLastSection(False)
