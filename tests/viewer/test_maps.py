@@ -52,26 +52,26 @@ def test_measured_and_predicted_share_one_scale(tiny_table: AnnData) -> None:
     gene = tiny_table.var_names[0]
     n = tiny_table.n_obs
     table = with_values(tiny_table, np.linspace(1, 2, n), np.linspace(3, 6, n))
-    scale = limits_of(table, "predicted", gene, (0, 100))
-    assert scale == limits_of(table, "measured", gene, (0, 100)) == (1.0, 6.0)
+    scale = limits_of(table, "predicted", (gene,), (0, 100))
+    assert scale == limits_of(table, "measured", (gene,), (0, 100)) == (1.0, 6.0)
 
 
 def test_zero_is_amid_a_difference(tiny_table: AnnData) -> None:
     gene, n = tiny_table.var_names[0], tiny_table.n_obs
     table = with_values(tiny_table, np.zeros(n), np.linspace(0, 4, n))
-    assert values_of(table, "difference", gene).min() == -4
-    assert limits_of(table, "difference", gene, (0, 100)) == (-4.0, 4.0)
+    assert values_of(table, "difference", (gene,)).min() == -4
+    assert limits_of(table, "difference", (gene,), (0, 100)) == (-4.0, 4.0)
     same = with_values(tiny_table, np.ones(n), np.ones(n))
-    assert limits_of(same, "difference", gene, PERCENTILES) == (-1.0, 1.0)
+    assert limits_of(same, "difference", (gene,), PERCENTILES) == (-1.0, 1.0)
 
 
 def test_violations_are_in_degrees_and_never_less_than_one_wide(tiny_table: AnnData) -> None:
     table = tiny_table.copy()
     key = next(column for column in table.obs if column.startswith("violation_"))
     table.obs[key] = np.float32(np.pi / 6)
-    assert values_of(table, key, None) == pytest.approx(np.full(table.n_obs, 30.0))
+    assert values_of(table, key, ()) == pytest.approx(np.full(table.n_obs, 30.0))
     table.obs[key] = np.float32(0)
-    assert limits_of(table, key, None, PERCENTILES) == (0.0, 1.0)
+    assert limits_of(table, key, (), PERCENTILES) == (0.0, 1.0)
 
 
 def test_all_maps_are_listed_and_those_that_need_counts_say_so(tiny_table: AnnData) -> None:
@@ -93,7 +93,7 @@ def test_all_maps_are_listed_and_those_that_need_counts_say_so(tiny_table: AnnDa
 
 
 def test_a_gene_is_asked_for_by_name(tiny_table: AnnData) -> None:
-    assert values_of(tiny_table, "predicted", "FASN").dtype == np.float32
-    np.testing.assert_array_equal(values_of(tiny_table, "predicted", "FASN"), tiny_table[:, "FASN"].X.ravel())
+    assert values_of(tiny_table, "predicted", ("FASN",)).dtype == np.float32
+    np.testing.assert_array_equal(values_of(tiny_table, "predicted", ("FASN",)), tiny_table[:, "FASN"].X.ravel())
     with pytest.raises(ValueError, match="which gene"):
-        values_of(tiny_table, "predicted", None)
+        values_of(tiny_table, "predicted", ())

@@ -11,6 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
+from napari_hyperst.jobs.filling import Filling
 from napari_hyperst.jobs.job import LOG, Job
 from napari_hyperst.nouns.tasks import ExportTask
 
@@ -35,6 +38,17 @@ def play(job: Job, table: Path) -> None:
                 job.log.append("stopped")
                 return
             job.log.append("progress", {"what": "spots", "done": done, "total": 40})
+    elif scene == "fills":
+        filling = Filling(job.folder, [f"GENE{i}" for i in range(8)], 48)
+        job.log.append("filling", filling.told)
+        for turn in range(600):
+            done = min(turn + 1, 24)
+            filling.put(np.array([done - 1]), np.full((1, 8), done, np.float32))
+            job.log.append("progress", {"what": "spots", "done": done, "total": 40})
+            time.sleep(0.1)
+            if job.asked("stop"):
+                job.log.append("stopped")
+                return
     elif scene == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)

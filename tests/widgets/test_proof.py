@@ -17,6 +17,7 @@ from qtpy.QtCore import Qt
 from spatialdata import read_zarr
 
 from napari_hyperst.slides.sample import sample_folder
+from napari_hyperst.widgets.genes_panel import GenesPanel
 from napari_hyperst.widgets.workbench import Workbench
 
 
@@ -51,8 +52,8 @@ def test_open_click_look_export_and_find_the_same_numbers(
     assert [event.content["done"] for event in told if event.content.get("what") == "spots"][-1] == 187
 
     # another gene, by typing and Enter
-    qtbot.keyClicks(bench.genes.search, "col1a1")
-    qtbot.keyClick(bench.genes.search, Qt.Key.Key_Return)
+    qtbot.keyClicks(bench.panel(GenesPanel).genes.search, "col1a1")
+    qtbot.keyClick(bench.panel(GenesPanel).genes.search, Qt.Key.Key_Return)
     assert bench.session.gene == "COL1A1"
     layer = bench.session.layer_of(entry, "predicted")
     assert layer is not None

@@ -8,15 +8,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from napari.settings import get_plugin_settings
+from napari.utils import progress
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSpinBox,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QProgressBar,
+)
 
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer.session import session_of
+from napari_hyperst.widgets.export_panel import ExportPanel
+from napari_hyperst.widgets.gene_model import NAME
+from napari_hyperst.widgets.genes_panel import GenesPanel
+from napari_hyperst.widgets.maps_panel import MapsPanel
+from napari_hyperst.widgets.panel import literal
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.workbench import Workbench
 
@@ -65,8 +82,8 @@ def test_it_opens_on_an_empty_viewer_and_says_what_to_do(bench: Workbench) -> No
     assert "Drop a Space Ranger folder" in bench.slide_panel.status.text()
     assert not bench.predict_panel.button.isEnabled()
     assert bench.predict_panel.button.toolTip() == "Open a slide first"
-    assert bench.export_new.toolTip() == "Predict genes first"
-    assert not bench.genes.isEnabled()
+    assert bench.panel(ExportPanel).new.toolTip() == "Predict genes first"
+    assert not bench.panel(GenesPanel).genes.isEnabled()
     bench.predict()  # from a script: nothing to predict, nothing happens
     bench.export(Path("nowhere"))
     assert bench.child.job is None
@@ -79,6 +96,67 @@ def test_it_opens_on_a_slide_that_is_there(viewer: Any, child: Child, section: P
     assert bench.predict_panel.button.isEnabled()
     assert "48 spots" in bench.slide_panel.status.text()
     assert bench.slide_panel.slides.currentText() == next(iter(bench.session.entries))
+
+
+def test_each_section_says_its_state_and_the_next_step_is_open(qtbot: Any, bench: Workbench, section: Path) -> None:
+    states = {title: one.panel.state for title, one in bench.sections.items()}
+    assert states["Slide"] == "Open one to begin"
+    assert states["Predict"] == "Open a slide first"
+    assert {states[title] for title in ("Genes", "Hierarchy", "Export")} == {"Predict genes first"}
+    assert [title for title, one in bench.sections.items() if one.is_open] == ["Slide", "Predict"]
+    open_(qtbot, bench, section)
+    assert bench.sections["Predict"].panel.state == "Ready"
+    predict(qtbot, bench)
+    assert bench.sections["Genes"].is_open
+    assert str(bench.session.gene) in bench.sections["Genes"].state.text()
+    genes = bench.sections["Genes"]
+    qtbot.mouseClick(genes.button, Qt.MouseButton.LeftButton)
+    assert genes.body.isHidden()
+    assert str(bench.session.gene) in genes.state.text()
+
+
+def test_whatever_takes_input_has_a_tooltip(qtbot: Any, bench: Workbench, section: Path) -> None:
+    kinds = (QAbstractButton, QLineEdit, QPlainTextEdit, QComboBox, QAbstractSpinBox, QAbstractItemView, QProgressBar)
+    for ready in (False, True):
+        if ready:
+            open_(qtbot, bench, section)
+            predict(qtbot, bench)
+        for widget in (found for kind in kinds for found in bench.findChildren(kind)):
+            parts = (QComboBox, QAbstractSpinBox, QLineEdit, QAbstractItemView)
+            if not isinstance(widget.parent(), parts) and not isinstance(widget.parent().parent(), parts):
+                assert widget.toolTip(), widget
+
+
+def test_keys_step_through_genes_and_maps_and_are_free_again_when_the_dock_is_closed(
+    qtbot: Any, viewer: Any, child: Child, section: Path
+) -> None:
+    bench = Workbench(viewer, child)
+    dock = viewer.window.add_dock_widget(bench)
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    session, listed = bench.session, bench.panel(GenesPanel).genes.listed
+    keys = {str(key): act for key, act in session.viewer.keymap.items()}
+    for key, found in (("N", 1), ("N", 2), ("Shift+N", 1), ("Shift+N", 0), ("Shift+N", -1)):
+        keys[key](session.viewer)
+        assert session.gene == listed[found]
+    for key, shown in (("T", "measured"), ("D", "difference"), ("D", "measured"), ("T", "predicted")):
+        keys[key](session.viewer)
+        assert session.map == shown
+    model = session.viewer
+    dock.destroyOnClose()
+    assert not {str(key) for key in model.keymap} & {"N", "Shift+N", "T", "D"}
+
+
+def test_names_are_shown_as_they_are(qtbot: Any, bench: Workbench, section: Path) -> None:
+    named = section.rename(section.with_name("b"))
+    (named / "corner_selection.tsv").rename(named / "<b>x<b>_selection.tsv")
+    (named / "corner.tsv").rename(named / "<b>x<b>.tsv")
+    open_(qtbot, bench, named)
+    for label in bench.findChildren(QLabel):
+        assert label.textFormat() == Qt.TextFormat.PlainText or "<b>" not in label.text()
+    assert Qt.mightBeRichText(literal("<b>x</b>"))
+    assert "&lt;b&gt;x" in literal("<b>x</b>")
+    assert literal("plain & simple") == "plain & simple"
 
 
 def test_the_tiles_footprints_are_toggled(qtbot: Any, bench: Workbench, section: Path) -> None:
@@ -104,13 +182,13 @@ def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, t
     open_(qtbot, bench, section)
     predict(qtbot, bench)
     assert bench.predict_panel.status.text() == "8 genes predicted at 47 spots in 0 s."
-    assert len(bench.genes.genes) == 8
+    assert len(bench.panel(GenesPanel).genes.genes) == 8
     entry = bench.session.active
     assert entry is not None
-    where = bench.genes.view.visualRect(bench.genes.proxy.index(2, 0)).center()
-    qtbot.mouseClick(bench.genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
-    assert bench.session.gene == bench.genes.genes[2]
-    bench.maps.setCurrentItem(bench.maps.item_of("violation_spot_image__niche_image"))
+    where = bench.panel(GenesPanel).genes.view.visualRect(bench.panel(GenesPanel).genes.model.index(2, NAME)).center()
+    qtbot.mouseClick(bench.panel(GenesPanel).genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    assert bench.session.gene == bench.panel(GenesPanel).genes.listed[2]
+    bench.panel(MapsPanel).maps.setCurrentItem(bench.panel(MapsPanel).maps.item_of("violation_spot_image__niche_image"))
     layer = bench.session.layer_of(entry, "violation_spot_image__niche_image")
     assert layer is not None
     assert layer.visible
@@ -156,6 +234,46 @@ def test_what_goes_wrong_is_told_and_the_next_click_works(
     assert bench.session.active.table is not None
 
 
+def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
+    qtbot: Any, bench: Workbench, section: Path
+) -> None:
+    open_(qtbot, bench, section)
+    entry = bench.session.active
+    assert entry is not None
+    scene(bench, "fills")
+    click(qtbot, bench.predict_panel.button)
+    qtbot.waitUntil(lambda: entry.filled > 20, timeout=30_000)
+    layer = bench.session.layer_of(entry, "predicted")
+    assert layer is not None
+    values = layer.features["value"].to_numpy()
+    assert np.isfinite(values[: entry.filled]).all()
+    assert np.isnan(values[-1])
+    assert layer.face_color[-1, 3] == 0
+    assert "wait until all spots" in bench.panel(GenesPanel).maps.buttons["measured"].toolTip()
+    assert not bench.panel(ExportPanel).new.isEnabled()
+    with qtbot.waitSignal(bench.child.ended, timeout=5000):
+        click(qtbot, bench.predict_panel.cancel)
+    assert entry.table is None
+    assert len(bench.session.viewer.layers) == 2
+    predict(qtbot, bench)
+    assert entry.table is not None
+    assert bench.session.layer_of(entry, "measured") is not None
+    assert messages() == []
+
+
+def test_the_work_is_told_in_the_activity_dock(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    scene(bench, "slow")
+    before = set(progress._all_instances)
+    click(qtbot, bench.predict_panel.button)
+    (told,) = set(progress._all_instances) - before
+    qtbot.waitUntil(lambda: told.n > 5, timeout=20_000)
+    assert told.total == 40
+    with qtbot.waitSignal(bench.child.ended, timeout=1500):
+        click(qtbot, bench.predict_panel.cancel)
+    assert set(progress._all_instances) == before
+
+
 def test_warnings_of_a_job_are_shown(qtbot: Any, bench: Workbench, section: Path) -> None:
     open_(qtbot, bench, section)
     predict(qtbot, bench, "warns")
@@ -191,7 +309,7 @@ def test_two_slides_and_one_closed_while_it_is_predicted(qtbot: Any, bench: Work
     assert bench.session.entries[second].table is None
     viewer.layers.clear()
     assert not bench.predict_panel.button.isEnabled()
-    assert bench.genes.genes == []
+    assert bench.panel(GenesPanel).genes.genes == []
     assert messages() == []
 
 
@@ -211,11 +329,11 @@ def test_a_store_can_be_written_into_itself(
 ) -> None:
     store = write_table(open_slide(section), tiny_table.copy(), tmp_path / "own.zarr")
     open_(qtbot, bench, section)
-    assert not bench.export_own.isVisibleTo(bench)
+    assert not bench.panel(ExportPanel).own.isVisibleTo(bench.panel(ExportPanel))
     open_(qtbot, bench, store)
-    assert bench.export_own.isVisibleTo(bench)
-    assert bench.export_own.isEnabled()  # its prediction came with it
-    assert len(bench.genes.genes) == 8
+    assert bench.panel(ExportPanel).own.isVisibleTo(bench.panel(ExportPanel))
+    assert bench.panel(ExportPanel).own.isEnabled()  # its prediction came with it
+    assert len(bench.panel(GenesPanel).genes.genes) == 8
 
 
 def test_dialogs_name_what_is_opened_chosen_and_written(
@@ -229,10 +347,10 @@ def test_dialogs_name_what_is_opened_chosen_and_written(
     predict(qtbot, bench)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "new"), ""))
     with qtbot.waitSignal(bench.child.ended, timeout=10_000):
-        click(qtbot, bench.export_new)
+        click(qtbot, bench.panel(ExportPanel).new)
     assert (tmp_path / "new.zarr").is_dir()
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
-    click(qtbot, bench.export_new)
+    click(qtbot, bench.panel(ExportPanel).new)
     assert bench.child.job is None
 
 
@@ -318,9 +436,7 @@ def test_a_click_on_what_is_marked_brings_its_layer_back(qtbot: Any, bench: Work
     entry = bench.session.active
     assert entry is not None
     bench.session.viewer.layers.remove(bench.session.layer_of(entry, "predicted"))
-    item = bench.maps.item_of("predicted")
-    where = bench.maps.visualItemRect(item).center()
-    qtbot.mouseClick(bench.maps.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    click(qtbot, bench.panel(GenesPanel).maps.buttons["predicted"])
     assert bench.session.layer_of(entry, "predicted") is not None
 
 
@@ -329,10 +445,10 @@ def test_a_result_that_cannot_be_shown_leaves_the_workbench_at_work(
 ) -> None:
     open_(qtbot, bench, section)
     with monkeypatch.context() as patched:
-        patched.setattr(bench, "_take_in", lambda *_: 1 / 0)
+        patched.setattr(bench.work, "take_in", lambda *_: 1 / 0)
         predict(qtbot, bench)
     assert "ZeroDivisionError" in messages()[-1]
-    assert not bench.predict_panel.bar.isVisibleTo(bench)
+    assert not bench.predict_panel.bar.isVisibleTo(bench.predict_panel)
     predict(qtbot, bench)
     assert bench.session.active is not None
     assert bench.session.active.table is not None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from napari_hyperst.jobs.filling import Filling
 from napari_hyperst.nouns.tasks import AnyTask, ConvertTask, ExportTask, PredictTask, SlideRef, TrainTask
 
 #: Called with each event's kind and content; raises ``Stopped`` when the job was asked to stop.
@@ -67,6 +68,9 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
 
     checkpoint = load_checkpoint(task.checkpoint)
     report("device", {"device": choose_device(task.device).type})
+    filling = Filling(folder, checkpoint.panel.genes, len(slide.spots)) if task.filling else None
+    if filling is not None:
+        report("filling", filling.told)
     prediction = predict(
         slide,
         checkpoint,
@@ -74,6 +78,7 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
         _progress("spots", report),
         batch_size=task.batch_size,
         precision=task.precision,
+        done=None if filling is None else filling.put,
     )
     staged = folder / f".{RESULT}"
     prediction_table(prediction, task.command).write_h5ad(staged)

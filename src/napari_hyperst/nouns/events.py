@@ -16,7 +16,7 @@ ENDINGS = ("done", "stopped", "error")
 #: Bytes of a file of events that are read at once; the largest run tells some 100 MiB.
 _MOST_AT_ONCE = 512 * 2**20
 #: All kinds.
-KINDS = ("start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", *ENDINGS)
+KINDS = ("start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", "filling", *ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Event:
         When, in seconds since the epoch.
     content
         What: ``what``, ``done`` and ``total`` of a progress (``total`` is 0 where it is not known), ``message`` of a
-        warning or an error, and so on.
+        warning or an error, ``file`` and ``genes`` of a filling, and so on.
     """
 
     kind: str

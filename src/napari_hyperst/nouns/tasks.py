@@ -67,6 +67,8 @@ class PredictTask(BaseModel):
         Spots at a time.
     precision
         What the encoder computes in.
+    filling
+        Whether to write what is predicted as it is, for a viewer to show.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +79,7 @@ class PredictTask(BaseModel):
     device: str = "auto"
     batch_size: PositiveInt = 32
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    filling: bool = False
 
     @property
     def command(self) -> str:

@@ -34,6 +34,8 @@ from napari_hyperst.slides.tiles import TileBatch, complete_niches, niche_um, re
 
 #: Called with how many spots are done, and of how many.
 Progress = Callable[[int, int], None]
+#: Called with the places of spots in the slide, and their (n, G) expression.
+Done = Callable[[NDArray[np.intp], NDArray[np.float32]], None]
 #: (N, G) log2(count + 1) of all spots of a slide, and of their niches.
 Measured = tuple[NDArray[np.float32], NDArray[np.float32]]
 #: A slide whose px are more than this many times coarser than what tiles are sampled at is warned of.
@@ -48,6 +50,7 @@ def predict(
     *,
     batch_size: int = 32,
     precision: Precision = "auto",
+    done: Done | None = None,
 ) -> Prediction[Slide]:
     """Predict gene expression, and place each spot in the hierarchy.
 
@@ -68,6 +71,8 @@ def predict(
         Spots at a time; halved, with a warning, when the device runs out of memory.
     precision
         What the encoder computes in: ``"float32"``, ``"bfloat16"``, or bfloat16 where the hardware has it.
+    done
+        Called with the places of spots in the slide and their (n, G) expression, as soon as it is known.
 
     Returns
     -------
@@ -108,7 +113,7 @@ def predict(
     try:
         model.to(target).eval()
         model.encoder.dtype = choose_dtype(precision, target)
-        expression, points = _run(model, spec, slide, spots, measured, batch_size, progress)
+        expression, points = _run(model, spec, slide, spots, measured, batch_size, progress, done)
     finally:
         model.to("cpu")
     seconds = time.perf_counter() - started
@@ -162,6 +167,7 @@ def _run(
     measured: Measured | None,
     batch_size: int,
     progress: Progress | None,
+    told: Done | None,
 ) -> tuple[NDArray[np.float32], dict[Embedding, NDArray[np.float32]]]:
     """Run the model over the spots: (n, G) expression, and (n, d) points that are NaN where there are no counts."""
     row_of = np.full(len(slide.spots), -1)
@@ -186,6 +192,8 @@ def _run(
             for name, values in found.items():
                 whole = results.setdefault(name, np.full((len(spots), values.shape[1]), np.nan, np.float32))
                 whole[row_of[tiles.spots[part]]] = values
+            if told is not None:
+                told(tiles.spots[part], found["expression"])
             start += batch_size
             done += len(found["expression"])
             if progress is not None:

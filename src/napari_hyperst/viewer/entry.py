@@ -11,6 +11,8 @@ import numpy as np
 
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS
+from napari_hyperst.viewer.filling import is_filling
+from napari_hyperst.viewer.genes import Genes, genes_of
 from napari_hyperst.viewer.maps import Map, maps_of
 
 if TYPE_CHECKING:
@@ -29,8 +31,12 @@ class Entry:
         What it is called, unlike any other in the viewer.
     slide
         The slide; laid anew when the mask of an H&E-only slide is edited.
+    maps, genes
+        What can be shown, and what is known of the genes that were predicted.
     predicted
         The slide as it was when ``table`` was predicted, whose spots that annotates.
+    filled
+        How many spots of it are predicted, while that is going on.
     mask_kept
         Whether opening ``ref`` again gives the mask that the spots are laid by.
     table, table_name
@@ -47,13 +53,11 @@ class Entry:
     table_name: str = ""
     result: Path | None = None
     maps: tuple[Map, ...] = ()
+    genes: Genes = field(default_factory=Genes)
     predicted: Slide | None = None
     mask_kept: bool = True
+    filled: int = 0
     stored: dict[str, AnnData] = field(default_factory=dict)
-
-    def forget(self) -> None:
-        """Have no prediction."""
-        self.table, self.table_name, self.result, self.predicted, self.maps = None, "", None, None, maps_of(None)
 
     @property
     def ref(self) -> SlideRef:
@@ -65,8 +69,36 @@ class Entry:
         return next((found for found in self.maps if found.key == key and not found.reason), None)
 
 
+def hold(entry: Entry, table: AnnData, name: str, result: Path | None, slide: Slide | None) -> None:
+    """Have a slide hold a prediction, in its SpatialData object too unless somebody else's table has that name.
+
+    Parameters
+    ----------
+    entry
+        The slide.
+    table, name, result, slide
+        As ``Session.set_prediction`` takes them.
+    """
+    entry.maps = maps_of(table)
+    entry.table, entry.table_name, entry.result = table, name, result
+    entry.predicted = slide or entry.slide
+    entry.genes, entry.filled = genes_of(entry), 0
+    sdata = entry.predicted.sdata
+    if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
+        sdata.tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
+        sdata.tables[name] = table
+
+
+def let_go(entry: Entry) -> None:
+    """Have a slide hold no prediction."""
+    entry.table, entry.table_name, entry.result, entry.predicted = None, "", None, None
+    entry.maps, entry.genes, entry.filled = maps_of(None), Genes(), 0
+
+
 def first_gene(table: AnnData) -> str:
     """Return the gene to show first: the one predicted best, or, where nothing was measured, that varies most."""
+    if is_filling(table):
+        return str(table.var_names[0])
     if "pcc" in table.var and np.isfinite(table.var["pcc"]).any():
         return str(table.var["pcc"].idxmax())
     return str(table.var_names[int(np.asarray(table.X).std(axis=0).argmax())])

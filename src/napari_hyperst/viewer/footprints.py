@@ -19,7 +19,7 @@ from napari_hyperst.viewer.layers import placement
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer, Points, Vectors
+    from napari.layers import Image, Layer, Points, Vectors
 
     from napari_hyperst.slides.slide import Slide
 
@@ -28,6 +28,8 @@ KIND = "footprints"
 _COLOURS = {"spot": "#ffd000", "niche": "#00b050"}
 #: How wide a line is, relative to the spot tile's side.
 _WIDTH = 0.05
+#: No more spots than about this many have their tiles outlined.
+_MOST = 10_000
 
 
 def sides_um(entry: Entry) -> dict[str, float]:
@@ -49,13 +51,20 @@ def sides_um(entry: Entry) -> dict[str, float]:
     return sides
 
 
-def describe_footprints(sides: dict[str, float]) -> str:
+def describe_footprints(entry: Entry) -> str:
     """Say what is outlined, and how large it is."""
-    return "Tile footprints: " + ", ".join(f"{tile} {side:.4g} µm" for tile, side in sides.items())
+    step = step_of(entry.slide)
+    told = ", ".join(f"{tile} {side:.4g} µm" for tile, side in sides_um(entry).items())
+    return f"Tile footprints: {told}" + (f" (of one spot in {step})" if step > 1 else "")
+
+
+def step_of(slide: Slide) -> int:
+    """Return of how many spots one has its tiles outlined: of too many, nobody could tell them apart."""
+    return -(-len(slide.spots) // _MOST)
 
 
 def outlines_px(slide: Slide, side_um: float) -> NDArray[np.float64]:
-    """Return the edges of the squares around all spots as napari's vectors.
+    """Return the edges of the squares around spots as napari's vectors.
 
     Parameters
     ----------
@@ -68,8 +77,9 @@ def outlines_px(slide: Slide, side_um: float) -> NDArray[np.float64]:
     -------
     NDArray
         (4n, 2, 2): each edge's start and its extent, (y, x) in level-0 px; the four of a square follow one another.
+        Of the n spots, those that ``step_of`` tells.
     """
-    left, top, right, bottom = slide.boxes_px(side_um).T
+    left, top, right, bottom = slide.boxes_px(side_um)[:: step_of(slide)].T
     corners = np.stack([[top, left], [top, right], [bottom, right], [bottom, left]]).transpose(2, 0, 1)
     return np.stack([corners, np.roll(corners, -1, axis=1) - corners], axis=2).reshape(-1, 2, 2)
 
@@ -81,7 +91,7 @@ def footprint_layer(viewer: ViewerModel, key: str) -> Layer | None:
     )
 
 
-def add_footprints(viewer: ViewerModel, entry: Entry, base: Points | None) -> Vectors:
+def add_footprints(viewer: ViewerModel, entry: Entry, base: Points | Image | None) -> Vectors:
     """Outline the tiles of a slide.
 
     Parameters
@@ -92,11 +102,12 @@ def add_footprints(viewer: ViewerModel, entry: Entry, base: Points | None) -> Ve
         The layer of its spots, which may have been put elsewhere.
     """
     sides = sides_um(entry)
-    where = placement(entry.slide)
+    told, where = describe_footprints(entry), placement(entry.slide)
+    outlines = [outlines_px(entry.slide, side) for side in sides.values()]
     layer: Vectors = viewer.add_vectors(
-        np.concatenate([outlines_px(entry.slide, side) for side in sides.values()]),
-        name=f"{entry.key} {describe_footprints(sides)[:1].lower()}{describe_footprints(sides)[1:]}",
-        features={"tile": np.repeat(list(sides), 4 * len(entry.slide.spots))},
+        np.concatenate(outlines),
+        name=f"{entry.key} {told[:1].lower()}{told[1:]}",
+        features={"tile": np.repeat(list(sides), [len(edges) for edges in outlines])},
         edge_color="tile",
         edge_color_cycle=[_COLOURS[tile] for tile in sides],
         edge_width=_WIDTH * sides["spot"] / where["scale"][0],
@@ -109,6 +120,10 @@ def add_footprints(viewer: ViewerModel, entry: Entry, base: Points | None) -> Ve
     return layer
 
 
-def place_footprints(layer: Layer, base: Points) -> None:
+def place_footprints(layer: Layer, base: Points | Image) -> None:
     """Put the outlines where the spots they belong to have been put."""
-    layer.scale, layer.translate, layer.affine = base.scale, base.translate, base.affine
+    to_px = ours(base).get("to_px")  # bins are placed by rows and columns, the outlines by px
+    if to_px is None:
+        layer.scale, layer.translate, layer.affine = base.scale, base.translate, base.affine
+    else:
+        layer.affine = base.affine.affine_matrix @ to_px

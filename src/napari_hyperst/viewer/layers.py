@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_hyperst.viewer.bins import Grid, grid_of
 from napari_hyperst.viewer.contract import OURS, ours
-from napari_hyperst.viewer.maps import Map, Values
+from napari_hyperst.viewer.hover import Describe
+from napari_hyperst.viewer.maps import Values
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.components import ViewerModel
-    from napari.layers import Points
+    from napari.layers import Image, Points
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.map_layers import BinMap, SpotMap
+
+    #: The layer of a map.
+    MapLayer = SpotMap | BinMap
 
 UNITS = ("um", "um")
 #: How much more than the spots a fresh view shows.
@@ -79,27 +85,36 @@ def slide_layers(slide: Slide, key: str) -> list[LayerData]:
             OURS: {"slide": key, "element": slide.source.image, "kind": "image"},
         },
     }
-    spots = {
-        "name": slide.name,
-        "size": size_px(slide, where),
-        **spot_style(),
-        "features": {"spot": slide.spots.ids},
-        "metadata": {
-            **spot_metadata(slide),
-            "_active_in_cs": {system},
-            "_current_cs": system,
-            OURS: {
-                "slide": key,
-                "element": slide.name,
-                "kind": "spots",
-                "enlargement": _enlargement(where["affine"]),
-            },
-        },
-    }
     levels = [_rgb(level, slide.image.full_scale) for level in slide.image.levels]
     tissue = [] if slide.source.tissue is None else [mask_layer(slide, key)]
-    points = (slide.spots.centres_px[:, ::-1], {**spots, **where}, "points")
-    return [(levels, {**image, **where}, "image"), *tissue, points]
+    return [(levels, {**image, **where}, "image"), *tissue, spots_layer(slide, key)]
+
+
+def spots_layer(slide: Slide, key: str) -> LayerData:
+    """Return the spots of a slide as rings, or the outline of bins that lie side by side: data, settings, type.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    key
+        What the session calls it.
+    """
+    where = placement(slide)
+    system = slide.coordinate_system
+    said = {"slide": key, "element": slide.name, "kind": "spots", "enlargement": _enlargement(where["affine"])}
+    settings = {
+        "name": slide.name,
+        "metadata": {**spot_metadata(slide), "_active_in_cs": {system}, "_current_cs": system, OURS: said},
+    }
+    grid = grid_of(slide)
+    if grid is None:
+        rings = {"size": size_px(slide, where), **spot_style(), "features": {"spot": slide.spots.ids}}
+        return slide.spots.centres_px[:, ::-1], {**settings, **rings, **where}, "points"
+    placed = grid.placement(where)
+    said["to_px"] = np.linalg.inv(placed["affine"]) @ where["affine"]
+    outline = {"colormap": ["transparent", _SPOT_COLOUR], "contrast_limits": (0, 1), "interpolation2d": "nearest"}
+    return grid.outline(grid.places(slide.spots.centres_px)), {**settings, **outline, **placed}, "image"
 
 
 def mask_layer(slide: Slide, key: str) -> LayerData:
@@ -183,19 +198,20 @@ def look_at_spots(viewer: ViewerModel, slide: Slide) -> None:
     size = np.maximum(high - low, slide.spots.diameter_um) * _MARGIN
     viewer.reset_view()
     viewer.scene.camera.center = (0.0, *((low + high) / 2))
-    viewer.scene.camera.zoom = float(np.min(np.asarray(viewer.canvas.size) / size))
+    cell = np.asarray(viewer.canvas.size) / viewer.canvas.grid.actual_shape(viewer.layers)
+    viewer.scene.camera.zoom = float(np.min(cell / size))
 
 
 def add_map(
     viewer: ViewerModel,
     slide: Slide,
     table: AnnData,
-    shown: Map,
     values: Values,
     limits: tuple[float, float],
     metadata: dict[str, Any],
-) -> Points:
-    """Add a map over its slide's spots.
+    describe: Describe,
+) -> MapLayer:
+    """Add a map over its slide's spots: points, or an image where they are bins side by side.
 
     Parameters
     ----------
@@ -203,38 +219,70 @@ def add_map(
         Where to, and over what.
     table
         The prediction's table, whose rows are the spots.
-    shown
-        The map.
     values, limits
         (n,) numbers, and between which they are coloured.
     metadata
         What ``metadata["hyperst"]`` is to hold, the layer's name and colormap among it.
+    describe
+        What the status bar says of a row of the table.
     """
-    where = placement(slide)
-    layer: Points = viewer.add_points(
-        np.asarray(table.obsm["spatial"])[:, ::-1],
-        name=str(metadata["name"]),
-        size=size_px(slide, where),
-        border_width=0.0,
-        features=_features(shown, values, table),
-        face_color=VALUE,
-        face_colormap=metadata["colormap"],
-        face_contrast_limits=limits,
-        metadata={OURS: metadata},
-        **where,
-    )
-    layer.face_colorbar.visible = True
+    from napari_hyperst.viewer.map_layers import BinMap, SpotMap
+
+    where, grid = placement(slide), grid_of(slide)
+    said: dict[str, Any] = {"name": str(metadata["name"]), "metadata": {OURS: metadata}, "describe": describe}
+    layer: MapLayer
+    if grid is None:
+        layer = SpotMap(
+            np.asarray(table.obsm["spatial"])[:, ::-1],
+            size=size_px(slide, where),
+            border_width=0.0,
+            features=_features(values, table),
+            face_color=VALUE,
+            face_colormap=metadata["colormap"],
+            face_contrast_limits=limits,
+            **where,
+            **said,
+        )
+        layer.face_colorbar.visible = True
+    else:
+        index = _index(grid, table)
+        metadata["grid"] = grid
+        layer = BinMap(
+            spread(index, values),
+            index=index,
+            colormap=metadata["colormap"],
+            contrast_limits=limits,
+            interpolation2d="nearest",
+            **grid.placement(where),
+            **said,
+        )
+        layer.colorbar.visible = True
+    viewer.add_layer(layer)
     return layer
 
 
-def follow(layer: Points, base: Points) -> None:
+def is_image(layer: Any) -> bool:
+    """Tell whether spots are shown as an image, as bins side by side are."""
+    return not hasattr(layer, "face_color")
+
+
+def limits_shown(layer: MapLayer) -> tuple[float, float]:
+    """Return the values between which a map's layer is coloured."""
+    low, high = layer.contrast_limits if is_image(layer) else layer.face_contrast_limits
+    return float(low), float(high)
+
+
+def follow(layer: MapLayer, base: Points | Image) -> None:
     """Put a map where the spots it belongs to have been put, in their size."""
     layer.scale, layer.translate, layer.affine = base.scale, base.translate, base.affine
-    layer.size = float(base.size[0])
+    if not is_image(layer):
+        layer.size = float(base.size[0])
 
 
-def resize(spots: Points, diameter_um: float) -> None:
+def resize(spots: Points | Image, diameter_um: float) -> None:
     """Give spots their size anew after they were put elsewhere: napari does not scale points by an affine."""
+    if is_image(spots):
+        return
     factor = _enlargement(np.asarray(spots.affine.affine_matrix)) / float(ours(spots)["enlargement"])
     spots.size = diameter_um / float(spots.scale[-1]) * factor
 
@@ -244,27 +292,47 @@ def _enlargement(affine: NDArray[np.float64]) -> float:
     return float(np.sqrt(abs(np.linalg.det(affine[-3:-1, -3:-1]))))
 
 
-def recolour(
-    layer: Points, shown: Map, values: Values, limits: tuple[float, float], colormap: str, table: AnnData
-) -> None:
+def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
     """Give a map's layer other values, limits and colours; the layer stays."""
+    if is_image(layer):
+        _recolour_bins(layer, values, limits, colormap, table)
+        return
     positions = np.asarray(table.obsm["spatial"])[:, ::-1]
     if layer.data.shape != positions.shape or not np.array_equal(layer.data, positions):
         layer.data = positions  # other spots than before, or one was moved or deleted by hand
         layer.size, layer.border_width, layer.shown = float(layer.size[0]), 0.0, True
-    layer.features = _features(shown, values, table)
+    layer.features = _features(values, table)
     layer.face_contrast_limits = limits
     if layer.face_colormap.name != colormap:
         layer.face_colormap = colormap
 
 
-def _features(shown: Map, values: Values, table: AnnData) -> dict[str, NDArray[Any]]:
-    """Lay out what the status bar shows of a spot: float32, as a few distinct integers would turn categorical."""
-    return {
-        "spot": table.obs_names.to_numpy().astype(str),
-        VALUE: np.asarray(values, dtype=np.float32),
-        "unit": np.full(len(values), shown.unit),
-    }
+def _recolour_bins(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
+    index = getattr(layer, "index", None)  # a copy that was made by hand has none
+    if index is None or (index >= 0).sum() != len(values):
+        index = _index(ours(layer)["grid"], table)
+        if hasattr(layer, "index"):
+            layer.index = index
+    layer.data = spread(index, values)
+    layer.contrast_limits_range = limits
+    layer.contrast_limits = limits
+    if layer.colormap.name != colormap:
+        layer.colormap = colormap
+
+
+def spread(index: NDArray[np.int32], values: Values) -> Values:
+    """Return the values of bins as an image, NaN where there is none; ``index`` has each bin's row."""
+    return np.append(np.asarray(values, dtype=np.float32), np.float32(np.nan))[index]
+
+
+def _index(grid: Grid, table: AnnData) -> NDArray[np.int32]:
+    rows = np.arange(table.n_obs, dtype=np.int32)
+    return grid.fill(grid.places(np.asarray(table.obsm["spatial"])), rows, -1)
+
+
+def _features(values: Values, table: AnnData) -> dict[str, NDArray[Any]]:
+    """Lay out what points are coloured by: float32, as a few distinct integers would turn categorical."""
+    return {"spot": table.obs_names.to_numpy(), VALUE: np.asarray(values, dtype=np.float32)}
 
 
 def _rgb(level: Any, full_scale: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.nouns.hierarchy import EMBEDDINGS, modality
+from napari_hyperst.viewer.filling import is_filling
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Values = NDArray[np.float32]
+_UNFINISHED = "wait until all spots are predicted"
 NO_COUNTS = "needs measured counts, and this slide has none that are raw"
 #: What the maps are listed under.
-_EXPRESSION, _LOG2 = "Expression", "log2(count + 1)"
+_EXPRESSION, LOG2 = "Expression", "log2(count + 1)"
 _NORMS, _VIOLATIONS = "Hyperbolic norm (depth)", "Entailment violation"
 #: The colours of violations span at least a degree, so that rounding errors do not look like violations.
 _LEAST_VIOLATION = 1.0
@@ -69,13 +72,14 @@ def maps_of(table: AnnData | None) -> tuple[Map, ...]:
         A prediction's table, as ``export`` writes it; None before there is one.
     """
     unpredicted = "" if table is not None else "predict genes first"
-    counted = unpredicted or ("" if table is not None and "measured" in table.layers else NO_COUNTS)
+    unfinished = _UNFINISHED if table is not None and is_filling(table) else ""
+    counted = unpredicted or unfinished or ("" if table is not None and "measured" in table.layers else NO_COUNTS)
     found = [
-        Map("predicted", "Predicted", _EXPRESSION, _LOG2, of_gene=True, reason=unpredicted),
-        Map("measured", "Measured", _EXPRESSION, _LOG2, of_gene=True, reason=counted),
-        Map("difference", "Predicted − measured", _EXPRESSION, _LOG2, "PiYG", of_gene=True, reason=counted),
+        Map("predicted", "Predicted", _EXPRESSION, LOG2, of_gene=True, reason=unpredicted),
+        Map("measured", "Measured", _EXPRESSION, LOG2, of_gene=True, reason=counted),
+        Map("difference", "Predicted − measured", _EXPRESSION, LOG2, "PiYG", of_gene=True, reason=counted),
     ]
-    if table is None:
+    if table is None or unfinished:
         return tuple(found)
     norms = {key.removeprefix("norm_") for key in table.obs.columns if key.startswith("norm_")}
     for embedding in EMBEDDINGS if norms else ():
@@ -102,7 +106,7 @@ def _why_missing(embedding: str) -> str:
     return NO_COUNTS if modality(embedding) == "gene" else "the checkpoint's method has no such embedding"  # type: ignore[arg-type]
 
 
-def values_of(table: AnnData, key: str, gene: str | None) -> Values:
+def values_of(table: AnnData, key: str, genes: str | Sequence[str]) -> Values:
     """Return a map's values.
 
     Parameters
@@ -111,8 +115,8 @@ def values_of(table: AnnData, key: str, gene: str | None) -> Values:
         A prediction's table.
     key
         Of the map.
-    gene
-        Which gene, where the map is one gene's.
+    genes
+        Whose, where the map is of genes: of several, the mean over those that are known at a spot.
 
     Returns
     -------
@@ -120,33 +124,35 @@ def values_of(table: AnnData, key: str, gene: str | None) -> Values:
         (n,) float32; NaN where there is none. Violations are in degrees.
     """
     if key == "predicted":
-        return _column(table.X, table, gene)
+        return _mean(_columns(table.X, table, genes))
     if key == "measured":
-        return _column(table.layers["measured"], table, gene)
+        return _mean(_columns(table.layers["measured"], table, genes))
     if key == "difference":
-        return values_of(table, "predicted", gene) - values_of(table, "measured", gene)
+        return _mean(_columns(table.X, table, genes) - _columns(table.layers["measured"], table, genes))
     column = np.asarray(table.obs[key], dtype=np.float32)
     return np.degrees(column) if key.startswith("violation_") else column
 
 
-def limits_of(table: AnnData, key: str, gene: str | None, percentiles: tuple[float, float]) -> tuple[float, float]:
+def limits_of(
+    table: AnnData, key: str, genes: str | Sequence[str], percentiles: tuple[float, float]
+) -> tuple[float, float]:
     """Return the limits of a map's colours: one scale for measured and predicted, zero amid a difference's.
 
     Parameters
     ----------
     table
         A prediction's table.
-    key, gene
+    key, genes
         The map.
     percentiles
         Lower and upper percentile of the values that get the first and the last colour.
     """
     if key in ("predicted", "measured"):
-        both = [values_of(table, "predicted", gene)]
+        both = [values_of(table, "predicted", genes)]
         if "measured" in table.layers:
-            both.append(values_of(table, "measured", gene))
+            both.append(values_of(table, "measured", genes))
         return robust_limits(np.concatenate(both), percentiles)
-    values = values_of(table, key, gene)
+    values = values_of(table, key, genes)
     if key == "difference":
         _, most = robust_limits(np.abs(values), (0.0, percentiles[1]))
         return -most, most
@@ -177,9 +183,20 @@ def robust_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tup
     return low, low + max(1.0, 1e-3 * abs(low))
 
 
-def _column(matrix: Any, table: AnnData, gene: str | None) -> Values:
-    if gene is None:
-        raise ValueError("which gene?")
-    column = matrix[:, table.var_names.get_loc(gene)]
-    column = column.toarray() if hasattr(column, "toarray") else column
-    return np.asarray(column, dtype=np.float32).ravel()
+def _columns(matrix: Any, table: AnnData, genes: str | Sequence[str]) -> Values:
+    """Return (n, genes) values."""
+    if not genes:
+        raise ValueError("of which gene?")
+    places = [table.var_names.get_loc(gene) for gene in ([genes] if isinstance(genes, str) else genes)]
+    columns = matrix[:, places]
+    return np.asarray(columns.toarray() if hasattr(columns, "toarray") else columns, dtype=np.float32)
+
+
+def _mean(columns: Values) -> Values:
+    """Average over genes, leaving out what is not known; NaN where nothing is."""
+    if columns.shape[1] == 1:
+        return columns[:, 0]
+    known = np.isfinite(columns)
+    count = known.sum(axis=1)
+    total = np.where(known, columns, 0).sum(axis=1, dtype=np.float64)
+    return np.divide(total, count, out=np.full(len(columns), np.nan), where=count > 0).astype(np.float32)

@@ -29,8 +29,23 @@ def colormap() -> str:
     return str(_section("colours").colormap)
 
 
+def favourites() -> str:
+    """Return the user's favourite genes, between commas."""
+    return str(_section("genes").favourites)
+
+
+def marker_sets() -> str:
+    """Return the user's marker sets: a name, a colon and genes between commas, with a semicolon after each set."""
+    return str(_section("genes").marker_sets)
+
+
+def keep(name: str, value: str) -> None:
+    """Keep ``favourites`` or ``marker_sets``; napari writes them to its settings at once."""
+    setattr(_section("genes"), name, value)
+
+
 def events(section: str) -> Any:
-    """Return what tells of changes in a section, ``prediction`` or ``colours``: one emitter, and one a property."""
+    """Return what tells of changes in a section (``prediction``, ``colours``, ``genes``) and in each property of it."""
     return _section(section).events
 
 

@@ -11,31 +11,24 @@ from psygnal import Signal
 from napari_hyperst.errors import HyperSTError, ScaleError, plain, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.coarse import CoarseLayer
-from napari_hyperst.viewer.contract import OURS, ours
-from napari_hyperst.viewer.entry import Entry, first_gene, unlike
-from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
-from napari_hyperst.viewer.layers import (
-    LayerData,
-    add_map,
-    follow,
-    look_at_spots,
-    recolour,
-    resize,
-    slide_layers,
-    spot_metadata,
-)
-from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
+from napari_hyperst.viewer.contract import BASE, ours
+from napari_hyperst.viewer.entry import Entry, first_gene, hold, let_go, unlike
+from napari_hyperst.viewer.footprints import footprint_layer
+from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers, spot_metadata
+from napari_hyperst.viewer.maps import maps_of
+from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.viewer.opening import open_in_thread
-from napari_hyperst.viewer.preferences import colormap, events, percentiles
+from napari_hyperst.viewer.overlays import Overlays
+from napari_hyperst.viewer.preferences import events
 from napari_hyperst.viewer.stored import stored_predictions
-from napari_hyperst.viewer.tissue import lay, settle, watch
+from napari_hyperst.viewer.tissue import lay, settle
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.components import ViewerModel
-    from napari.layers import Points
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.layers import MapLayer
 
 
 class Session:
@@ -45,6 +38,21 @@ class Session:
     ----------
     viewer
         The viewer.
+
+    Attributes
+    ----------
+    entries
+        The slides, by what they are called.
+    gene
+        The gene that is chosen.
+    markers
+        The marker set that is shown instead, if any.
+    genes
+        Whose values the maps of genes show: the gene, or those of the marker set that are predicted.
+    map
+        The key of the map that is shown.
+    side_by_side
+        Whether all maps of genes are shown beside each other.
     """
 
     #: A slide was opened or closed, or another one is active.
@@ -63,11 +71,15 @@ class Session:
         self.entries: dict[str, Entry] = {}
         self._active: str | None = None
         self.gene: str | None = None
+        self.markers: MarkerSet | None = None
+        self.genes: tuple[str, ...] = ()
         self.map = "predicted"
+        self.side_by_side = False
         self._opening = 0
+        self.overlays = Overlays(self)
         viewer.layers.events.removing.connect(self._on_removing)
         viewer.layers.events.removed.connect(self._on_removed)
-        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.inserted.connect(self.overlays.on_inserted)
         events("colours").connect(self.refresh)
 
     @property
@@ -150,9 +162,7 @@ class Session:
         try:
             self.set_prediction(entry.key, entry.stored[name], name)
         except Exception as error:  # the table is anybody's, and may be odd in ways that nobody foresaw
-            entry.forget()
-            for layer in self._overlays(entry):
-                self.viewer.layers.remove(layer)
+            self.forget_prediction(entry.key)
             _warn(f"{entry.slide.path}: the prediction {name} cannot be shown ({plain(str(error), 200)})")
             return
         if len(entry.stored) > 1:
@@ -171,19 +181,25 @@ class Session:
         """Work on another slide."""
         if key == self._active:
             return
+        self.overlays.end_side_by_side()
         self._active = key
         self._keep_shown_possible()
         entry = self.active
         for layer in self.viewer.layers:  # slides lie on each other: one is seen at a time
             said = ours(layer)
-            if said and (said["slide"] != key or said["kind"] in _BASE):
+            if said and (said["slide"] != key or said["kind"] in BASE):
                 layer.visible = said["slide"] == key
         if entry is not None:
             look_at_spots(self.viewer, entry.slide)
             self.show()
-        self._caption()
+        self.overlays.caption()
         self.slides_changed.emit()
         self.prediction_changed.emit()
+
+    @property
+    def title(self) -> str | None:
+        """What is shown by the maps of genes: a gene's name or a marker set's."""
+        return self.gene if self.markers is None else self.markers.name
 
     def lay(self, pitch_um: float | None = None) -> None:
         """Lay the spots of the active H&E-only slide anew, by its mask and this pitch.
@@ -228,64 +244,75 @@ class Session:
         entry = self.entries.get(key)
         if entry is None:
             return
-        entry.maps = maps_of(table)
-        entry.table, entry.table_name, entry.result = table, name, result
-        entry.predicted = slide or entry.slide
-        sdata = entry.predicted.sdata
-        if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
-            tables = sdata.tables
-            tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
-            tables[name] = table
-        self._refresh_spots(entry)
+        hold(entry, table, name, result, slide)
+        for layer in self.viewer.layers:
+            if ours(layer).get("slide") == key and ours(layer)["kind"] == "spots":
+                layer.metadata.update(spot_metadata(entry.slide))
         if key != self._active:
             self.activate(key)
         self._keep_shown_possible()
-        for layer in self._overlays(entry):
-            if entry.map(ours(layer)["kind"]) is None:
-                self.viewer.layers.remove(layer)
-            else:
-                self._recolour(entry, layer)
-        for also in ("measured", "predicted"):
-            if entry.map(also) is not None and self.layer_of(entry, also) is None:
-                self._add(entry, entry.map(also), visible=False)  # type: ignore[arg-type]
+        self.overlays.take_in(entry)
         self.outline_anew(entry)  # this model may look at other tiles
         self.prediction_changed.emit()
         self.show(self.map, self.gene)
 
-    def show(self, map_key: str | None = None, gene: str | None = None) -> None:
-        """Show a map, or another gene, of the active slide; the other maps are hidden.
+    def fill(self, key: str, spots: int) -> None:
+        """Show what is there of a prediction that is being made, now that so many spots are done."""
+        entry = self.entries.get(key)
+        if entry is not None:
+            entry.filled = spots
+            self.overlays.refresh(entry)
+            self.overlays.caption()
+
+    def forget_prediction(self, key: str) -> None:
+        """Take away the prediction of a slide, as one that was stopped before it was done."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return
+        let_go(entry)
+        self.overlays.take_in(entry)
+        self.prediction_changed.emit()
+
+    def show(self, map_key: str | None = None, gene: str | None = None, markers: MarkerSet | None = None) -> None:
+        """Show a map, another gene or a set of them, of the active slide; the other maps are hidden.
 
         Parameters
         ----------
-        map_key, gene
-            What to show; by default as before.
+        map_key, gene, markers
+            What to show; by default as before. Of a marker set it is the mean of those genes that are predicted.
+
+        Raises
+        ------
+        HyperSTError
+            If there is no such map, or no such gene.
         """
         entry = self.active
         if entry is None or entry.table is None:
             return
         if gene is not None and gene not in entry.table.var_names:
             raise HyperSTError(f"{gene} is not predicted by this checkpoint", do="choose one of the list")
-        self.gene, self.map = gene or self.gene, map_key or self.map
-        chosen = entry.map(self.map)
-        if chosen is None:
-            raise HyperSTError(f"there is no map {self.map!r}", do="choose one of the list")
-        for layer in self._overlays(entry):
-            if ours(layer)["kind"] != self.map:
-                layer.visible = False
-        layer = self.layer_of(entry, self.map)
-        if layer is None:
-            layer = self._add(entry, chosen, visible=True)
-        else:
-            layer.visible = True
-        for overlay in self._overlays(entry):
-            self._recolour(entry, overlay)
-        self.viewer.layers.selection.active = layer  # whose value the status bar tells
-        self._caption()
+        if markers is not None and not entry.genes.find(markers.genes)[0]:
+            raise HyperSTError(f"none of the genes of {markers.name} is predicted", do="choose another marker set")
+        self.map = map_key or self.map
+        if gene is not None:
+            self.gene, self.markers = gene, None
+        self.markers = markers or self.markers
+        self._find_genes(entry)
+        self.overlays.show(entry)
         self.shown_changed.emit()
 
-    def layer_of(self, entry: Entry, kind: str) -> Points | None:
+    def show_side_by_side(self, together: bool) -> None:
+        """Show all maps of genes beside each other over the H&E, or one at a time."""
+        self.side_by_side = together
+        entry = self.active
+        if entry is None or entry.table is None:
+            return
+        chosen = entry.map(self.map)
+        self.show("predicted" if together and chosen is not None and not chosen.of_gene else None)
+
+    def layer_of(self, entry: Entry, kind: str) -> MapLayer | None:
         """Return the layer of a map of a slide, if it is in the viewer."""
-        return next((layer for layer in self._overlays(entry) if ours(layer)["kind"] == kind), None)
+        return self.overlays.layer(entry, kind)
 
     @property
     def footprints(self) -> bool:
@@ -301,28 +328,20 @@ class Session:
         if layer is not None:
             self.viewer.layers.remove(layer)
             return
-        self._outline(entry)
+        self.overlays.outline(entry)
         self.slides_changed.emit()
 
     def outline_anew(self, entry: Entry) -> None:
         """Let the outlines of a slide's tiles, where they are shown, follow its spots and its prediction."""
-        layer = footprint_layer(self.viewer, entry.key)
-        if layer is not None:
-            self.viewer.layers.remove(layer)
-            self._outline(entry)
+        if footprint_layer(self.viewer, entry.key) is not None:
+            self.overlays.outline(entry)
 
     def refresh(self, *_: object) -> None:
         """Colour what is visible anew, if the preferences ask for other colours."""
         for entry in self.entries.values():
-            for layer in self._overlays(entry):
-                self._recolour(entry, layer)
+            self.overlays.refresh(entry)
 
     # -- within
-
-    def _outline(self, entry: Entry) -> None:
-        selected = self.viewer.layers.selection.active
-        add_footprints(self.viewer, entry, self._spots(entry))
-        self.viewer.layers.selection.active = selected  # whose value the status bar tells
 
     def _opened(self, slide: Slide) -> None:
         try:
@@ -344,93 +363,6 @@ class Session:
         self._opening += change
         self.opening_changed.emit(self._opening)
 
-    def _overlays(self, entry: Entry) -> list[Points]:
-        return [
-            layer
-            for layer in self.viewer.layers
-            if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in _BASE
-        ]
-
-    def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
-        """Return what a map's layer should show now."""
-        return {
-            "table": entry.table_name,
-            "job": None if entry.result is None else str(entry.result.parent),
-            "gene": self.gene if shown.of_gene else None,
-            "colormap": shown.colormap or colormap(),
-            "percentiles": percentiles(),
-        }
-
-    def _add(self, entry: Entry, shown: Map, visible: bool) -> Points:
-        assert entry.table is not None
-        slide = entry.predicted or entry.slide
-        said = {
-            "slide": entry.key,
-            "element": slide.name,
-            "kind": shown.key,
-            "name": self._name(entry, shown),
-            **self._wanted(entry, shown),
-        }
-        layer = add_map(
-            self.viewer,
-            slide,
-            entry.table,
-            shown,
-            values_of(entry.table, shown.key, self.gene),
-            limits_of(entry.table, shown.key, self.gene, percentiles()),
-            said,
-        )
-        layer.visible = visible
-        layer.events.visible.connect(self._on_visible)
-        return layer
-
-    def _on_visible(self, event: Any) -> None:
-        """Colour a map that was hidden while another gene was chosen."""
-        layer = event.source
-        said = ours(layer)
-        entry = self.entries.get(said.get("slide", ""))
-        if layer.visible and entry is not None and entry.table is not None:
-            self._recolour(entry, layer)
-        self._caption()
-
-    def _recolour(self, entry: Entry, layer: Points) -> None:
-        """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
-        said = ours(layer)
-        shown = entry.map(said["kind"])
-        if shown is None or entry.table is None or not layer.visible:
-            return
-        if shown.of_gene and self.gene not in entry.table.var_names:  # another slide's, of another checkpoint
-            return
-        wanted = self._wanted(entry, shown)
-        if {key: said[key] for key in wanted} == wanted:
-            return
-        values = values_of(entry.table, shown.key, self.gene)
-        limits = limits_of(entry.table, shown.key, self.gene, percentiles())
-        recolour(layer, shown, values, limits, wanted["colormap"], entry.table)
-        if layer.name == said["name"]:  # the user has not renamed it
-            layer.name = self._name(entry, shown)
-            wanted["name"] = layer.name
-        layer.metadata[OURS] = {**said, **wanted}  # not changed in place: a copy of the layer has the same
-
-    def _name(self, entry: Entry, shown: Map) -> str:
-        return (
-            f"{entry.key} {self.gene} {shown.title.lower()}" if shown.of_gene else f"{entry.key} {shown.title.lower()}"
-        )
-
-    def _caption(self) -> None:
-        """Say on the canvas what is seen, between which values, and that it is for research use only."""
-        text, entry = self.viewer.canvas.overlays.text, self.active
-        shown = None if entry is None else entry.map(self.map)
-        layer = None if entry is None else self.layer_of(entry, self.map)
-        if entry is None or shown is None or layer is None or not layer.visible:
-            text.visible = False
-            return
-        title = " ".join(word for word in (self.gene if shown.of_gene else "", shown.title.lower()) if word)
-        low, high = layer.face_contrast_limits
-        text.text = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}\nFor research use only"
-        text.position, text.box, text.font_size = "top_left", True, 9
-        text.visible = True
-
     def _keep_shown_possible(self) -> None:
         """Choose gene and map anew where the active slide does not have them."""
         entry = self.active
@@ -438,42 +370,16 @@ class Session:
             return
         if self.gene not in entry.table.var_names:
             self.gene = first_gene(entry.table)
+        self._find_genes(entry)
         if entry.map(self.map) is None:
             self.map = "predicted"
 
-    def _spots(self, entry: Entry) -> Points | None:
-        of_entry = (layer for layer in self.viewer.layers if ours(layer).get("slide") == entry.key)
-        return next((layer for layer in of_entry if ours(layer)["kind"] == "spots"), None)
-
-    def _refresh_spots(self, entry: Entry) -> None:
-        spots = self._spots(entry)
-        if spots is not None:
-            spots.metadata.update(spot_metadata(entry.slide))
-
-    def _on_inserted(self, event: Any) -> None:
-        """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
-        layer = event.value
-        if ours(layer).get("kind") in ("image", "tissue", "spots"):
-            layer.metadata.setdefault("name", ours(layer)["element"])
-        if ours(layer).get("kind") == "tissue":
-            watch(self, layer)
-        if ours(layer).get("kind") == "spots":
-            entry = self.entries.get(ours(layer).get("slide", ""))
-            if entry is not None:
-                look_at_spots(self.viewer, entry.slide)
-            for placed in (layer.events.affine, layer.events.scale, layer.events.translate):
-                placed.connect(self._on_placed)
-
-    def _on_placed(self, event: Any) -> None:
-        spots = event.source
-        entry = self.entries.get(ours(spots).get("slide", ""))
-        if entry is not None:
-            resize(spots, entry.slide.spots.diameter_um)
-            for layer in self._overlays(entry):
-                follow(layer, spots)
-            outlined = footprint_layer(self.viewer, entry.key)
-            if outlined is not None:
-                place_footprints(outlined, spots)
+    def _find_genes(self, entry: Entry) -> None:
+        """Find whose values are shown; a marker set of which the slide has none is left."""
+        found = () if self.markers is None else entry.genes.find(self.markers.genes)[0]
+        if not found:
+            self.markers = None
+        self.genes = found or (() if self.gene is None else (self.gene,))
 
     def _on_removing(self, event: Any) -> None:
         """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
@@ -486,7 +392,7 @@ class Session:
 
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""
-        self._caption()
+        self.overlays.caption()
         key = ours(event.value).get("slide")
         if key not in self.entries:
             return
@@ -502,8 +408,6 @@ class Session:
         self.prediction_changed.emit()
 
 
-#: The layers of a slide that are not maps.
-_BASE = ("image", "tissue", "spots", "footprints")
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
 

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from qtpy.QtCore import QModelIndex, QSortFilterProxyModel, QStringListModel, Qt, Signal
+from qtpy.QtCore import QModelIndex, Qt, Signal
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QAbstractItemView, QLabel, QLineEdit, QListView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QSizePolicy,
+    QTreeView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_hyperst.viewer.genes import Genes
+from napari_hyperst.viewer.markers import favourites, keep_favourites
+from napari_hyperst.widgets.gene_model import NAME, PCC, STAR, VARIANCE, GeneModel
+
+_EMPTY = "Predict genes to list them"
 
 
 class GeneList(QWidget):
-    """A search field over a list.
+    """A search field over a list that is sorted by a click on its head.
 
     Parameters
     ----------
@@ -24,21 +40,37 @@ class GeneList(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._marked: str | None = None
+        self._silent = False
         self.search = QLineEdit()
-        self.search.setPlaceholderText("Search genes")
+        self.search.setPlaceholderText("Search genes, by symbol or Ensembl id")
         self.search.setClearButtonEnabled(True)
         self.search.setToolTip("Type a part of a gene's name; Enter shows the first that is left, ↓ goes to the list")
-        self.model = QStringListModel(self)
-        self.proxy = QSortFilterProxyModel(self)
-        self.proxy.setSourceModel(self.model)
-        self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-        self.view = QListView()
-        self.view.setModel(self.proxy)
-        self.view.setUniformItemSizes(True)
+        self.model = GeneModel()
+        self.model.favourites = favourites()
+        self.view = QTreeView()
+        self.view.setModel(self.model)
+        self.view.setRootIsDecorated(False)
+        self.view.setUniformRowHeights(True)
+        self.view.setAllColumnsShowFocus(True)
         self.view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.view.setMinimumHeight(90)
+        self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.view.setMinimumHeight(110)
+        # A scroll area with wrapped text in it asks for the height that is liked best: this one takes what is left.
+        self.view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
         self.view.setToolTip("The genes that the checkpoint predicts; ↑ and ↓ step through them")
-        self.count = QLabel()
+        header = self.view.header()
+        header.setStretchLastSection(False)
+        header.setMinimumSectionSize(20)
+        header.setToolTip("Click to sort")
+        letter = self.fontMetrics().averageCharWidth()
+        for column, width in ((STAR, 4), (PCC, 8), (VARIANCE, 11)):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            header.resizeSection(column, width * letter)
+        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        self.view.setSortingEnabled(True)
+        header.setSortIndicator(PCC, Qt.SortOrder.DescendingOrder)
+        self.count = QLabel(_EMPTY)
+        self.count.setTextFormat(Qt.TextFormat.PlainText)
         self.count.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -48,74 +80,90 @@ class GeneList(QWidget):
         self.search.textChanged.connect(self._on_text)
         self.search.returnPressed.connect(self._take_first)
         self.view.selectionModel().currentChanged.connect(self._on_current)
-        self.view.clicked.connect(self._on_current)  # also the one that is marked: its layer may have been hidden
-        self._on_text("")
+        self.view.clicked.connect(self._on_clicked)
+        self.model.modelAboutToBeReset.connect(lambda: self._be_silent(True))
+        self.model.modelReset.connect(self._on_reset)
 
     @property
     def genes(self) -> list[str]:
         """All genes."""
-        return list(self.model.stringList())
+        return list(self.model.genes.names)
 
     @property
     def listed(self) -> list[str]:
-        """The genes that the search leaves."""
-        return [str(self.proxy.index(row, 0).data()) for row in range(self.proxy.rowCount())]
+        """The genes that the search leaves, in the order that they are listed in."""
+        return self.model.listed
 
-    def set_genes(self, genes: Sequence[str]) -> None:
-        """Show other genes; the search stays."""
-        if list(genes) != self.genes:
-            with _silenced(self.view):
-                self.model.setStringList(list(genes))
-        self._on_text(self.search.text())
+    def set_genes(self, genes: Genes) -> None:
+        """Show other genes; search and order stay."""
+        self.model.set_genes(genes)
 
     def select(self, gene: str | None) -> None:
         """Mark a gene, or none where it is not listed, without telling."""
         self._marked = gene
-        role, exact = Qt.ItemDataRole.DisplayRole, Qt.MatchFlag.MatchExactly
-        found = self.model.match(self.model.index(0, 0), role, gene or "", 1, exact | Qt.MatchFlag.MatchCaseSensitive)
-        here = self.proxy.mapFromSource(found[0]) if found else QModelIndex()
-        with _silenced(self.view):
+        row = self.model.row(gene)
+        with self._silence():
+            here = self.model.index(row, NAME) if row >= 0 else QModelIndex()
             self.view.setCurrentIndex(here)
-            if here.isValid():
-                self.view.scrollTo(here, QAbstractItemView.ScrollHint.PositionAtCenter)
+            if row >= 0:
+                self.view.scrollTo(here, QAbstractItemView.ScrollHint.EnsureVisible)
+
+    def step(self, by: int) -> None:
+        """Choose the gene that is so many places on in the list, from its end to its beginning."""
+        count = self.model.rowCount()
+        if count:
+            row = self.model.row(self._marked)
+            at = (row + by) % count if row >= 0 else 0 if by > 0 else count - 1
+            self.view.setCurrentIndex(self.model.index(at, NAME))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Go from the search field to the list."""
         if event.key() == Qt.Key.Key_Down and self.search.hasFocus():
             self.view.setFocus()
-            self.view.setCurrentIndex(self.proxy.index(0, 0))
+            self.view.setCurrentIndex(self.model.index(0, NAME))
             return
         if event.key() == Qt.Key.Key_Escape and self.search.text():
             self.search.clear()
             return
         super().keyPressEvent(event)
 
+    # -- within
+
     def _on_text(self, text: str) -> None:
-        with _silenced(self.view):  # what the filter takes away or brings back chooses no gene
-            self.proxy.setFilterFixedString(text.strip())
+        self.model.search(text)
+
+    def _on_reset(self) -> None:
+        """Mark what is marked again; what a search takes away or brings back chooses no gene."""
+        self._be_silent(False)
         self.select(self._marked)
-        shown, all_of_them = self.proxy.rowCount(), self.model.rowCount()
+        shown, all_of_them = self.model.rowCount(), len(self.model.genes)
         none = ": this checkpoint predicts no such gene" if not shown else ""
-        self.count.setText(f"{shown} of {all_of_them} genes{none}" if all_of_them else "Predict genes to list them")
+        self.count.setText(f"{shown:,} of {all_of_them:,} genes{none}" if all_of_them else _EMPTY)
 
     def _take_first(self) -> None:
-        if self.proxy.rowCount():
-            self.view.setCurrentIndex(self.proxy.index(0, 0))
+        if self.model.rowCount():
+            self.view.setCurrentIndex(self.model.index(0, NAME))
+
+    def _on_clicked(self, index: QModelIndex) -> None:
+        if index.column() == STAR:
+            self.model.toggle(index.row())
+            keep_favourites(self.model.favourites)
+        else:
+            self._on_current(index)  # also the one that is marked: its layer may have been hidden
 
     def _on_current(self, index: QModelIndex, _before: QModelIndex | None = None) -> None:
-        if index.isValid() and not self.view.property("silent"):
-            self._marked = str(index.data())
-            self.chosen.emit(str(index.data()))
+        if index.isValid() and not self._silent:
+            self._marked = self.model.name(index.row())
+            self.chosen.emit(self._marked)
 
+    def _be_silent(self, silent: bool) -> None:
+        self._silent = silent
 
-class _silenced:
-    """While this lasts, changes in a view are not the user's."""
-
-    def __init__(self, view: QListView) -> None:
-        self._view = view
-
-    def __enter__(self) -> None:
-        self._view.setProperty("silent", True)
-
-    def __exit__(self, *_: object) -> None:
-        self._view.setProperty("silent", False)
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """While this lasts, changes in the list are not the user's."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False

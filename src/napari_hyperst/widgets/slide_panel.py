@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -12,16 +13,23 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QInputDialog,
     QLabel,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
+from napari_hyperst.errors import HyperSTError
+from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import IMAGE_SUFFIXES
-from napari_hyperst.viewer.footprints import describe_footprints, sides_um
-from napari_hyperst.viewer.session import Entry, Session
+from napari_hyperst.viewer.footprints import describe_footprints
 from napari_hyperst.viewer.tissue import MAX_LIVE
+from napari_hyperst.widgets.panel import Panel, show_error
+
+if TYPE_CHECKING:
+    from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.viewer.session import Session
+    from napari_hyperst.widgets.work import Work
 
 _NOTHING = (
     "No slide is open. Drop a Space Ranger folder, a SpatialData Zarr, an ST folder or a whole-slide image on the "
@@ -31,30 +39,21 @@ _EDIT = "Paint or erase in the tissue layer: spots follow."
 _EDIT_MANY = "Paint or erase in the tissue layer: these many spots follow when genes are predicted."
 
 
-class SlidePanel(QWidget):
+class SlidePanel(Panel):
     """A picker of the slides that are open, two ways to open one, and what the one that is chosen is.
 
     A box outlines the tiles that a model looks at.
 
     Parameters
     ----------
-    parent
-        Qt parent.
+    session, work
+        As for every panel.
     """
 
-    #: The user chose another slide, by its key.
-    chosen = Signal(str)
-    #: The user wants a slide opened.
-    opened = Signal(object)
-    #: The user wants the spots of an H&E-only slide this far apart, in µm.
-    pitch_chosen = Signal(float)
-    #: The user wants the packaged slide.
-    sample_asked = Signal()
-    #: The user wants the tiles outlined, or no longer.
-    footprints_asked = Signal(bool)
+    title = "Slide"
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, session: Session, work: Work) -> None:
+        super().__init__(session, work)
         self._pitch_um: float | None = None
         self.slides = QComboBox()
         self.slides.setToolTip("The slide that is predicted, shown and exported")
@@ -65,6 +64,7 @@ class SlidePanel(QWidget):
         self.sample = QPushButton("Sample")
         self.sample.setToolTip("Open the packaged breast cancer section C2")
         self.status = QLabel()
+        self.status.setTextFormat(Qt.TextFormat.PlainText)
         self.status.setWordWrap(True)
         self.footprints = QCheckBox()
         self.footprints.setToolTip("Outline on the slide what a model looks at around each spot")
@@ -86,22 +86,22 @@ class SlidePanel(QWidget):
         row.addWidget(self.open)
         row.addWidget(self.open_image)
         row.addWidget(self.sample)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.status)
-        layout.addLayout(row)
-        layout.addWidget(self.footprints)
-        layout.addWidget(self.laid)
-        self.slides.activated.connect(lambda row: self.chosen.emit(self.slides.itemText(row)))
+        for widget in (self.status, row, self.footprints, self.laid):
+            self.column.addLayout(widget) if widget is row else self.column.addWidget(widget)
+        self.slides.activated.connect(lambda row: session.activate(self.slides.itemText(row)))
         self.open.clicked.connect(self._on_open)
         self.open_image.clicked.connect(self._on_open_image)
+        self.sample.clicked.connect(lambda: session.open_sample())
+        self.footprints.clicked.connect(session.show_footprints)
         self.pitch.editingFinished.connect(self._on_pitch)
-        self.sample.clicked.connect(self.sample_asked)
-        self.footprints.clicked.connect(self.footprints_asked)
+        for signal in (session.slides_changed, session.opening_changed, session.prediction_changed):
+            self.listen(signal, self.show_state)
+        self.listen(session.scale_asked, self._on_scale_asked)
+        self.show_state()
 
-    def show_state(self, session: Session) -> None:
+    def show_state(self, *_: object) -> None:
         """Show what is open."""
+        session = self.session
         self.slides.clear()
         self.slides.addItems(list(session.entries))
         active = session.active
@@ -111,7 +111,7 @@ class SlidePanel(QWidget):
         self.footprints.setVisible(active is not None)
         self.footprints.setChecked(session.footprints)
         if active is not None:
-            self.footprints.setText(describe_footprints(sides_um(active)))
+            self.footprints.setText(describe_footprints(active))
         source = None if active is None else active.slide.source
         self.laid.setVisible(source is not None and source.laid)
         self._pitch_um = None if source is None else source.pitch_um
@@ -124,21 +124,35 @@ class SlidePanel(QWidget):
             self.status.setText("Opening a slide…")
         else:
             self.status.setText(_NOTHING if active is None else describe(active))
+        self.say_state("Opening a slide…" if session.opening else "Open one to begin" if active is None else active.key)
 
     def _on_open(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder of a slide")
         if folder:
-            self.opened.emit(Path(folder))
+            self.session.open(SlideRef(path=Path(folder)))
 
     def _on_open_image(self) -> None:
         patterns = " ".join(f"*{suffix}" for suffix in IMAGE_SUFFIXES)
         file, _ = QFileDialog.getOpenFileName(self, "H&E image", "", f"H&E images ({patterns})")
         if file:
-            self.opened.emit(Path(file))
+            self.session.open(SlideRef(path=Path(file)))
 
     def _on_pitch(self) -> None:
         if self._pitch_um is None or abs(self.pitch.value() - self._pitch_um) >= 0.05:  # not only looked at
-            self.pitch_chosen.emit(self.pitch.value())
+            try:
+                self.session.lay(self.pitch.value())
+            except HyperSTError as error:
+                show_error(str(error))
+            self.show_state()  # the pitch that is
+
+    def _on_scale_asked(self, ref: SlideRef) -> None:
+        """Ask for what no file tells, and open the slide with it."""
+        told, given = QInputDialog.getDouble(
+            self, "Scale of the H&E", f"How many µm is a px of {ref.path.name}?\n(0.25 at 40×, 0.5 at 20×)",
+            0.5, 0.01, 100.0, 4,
+        )  # fmt: skip
+        if given:
+            self.session.open(ref.model_copy(update={"mpp": told}))
 
 
 def describe(entry: Entry) -> str:

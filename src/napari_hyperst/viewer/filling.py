@@ -1,0 +1,53 @@
+"""A prediction that is still being made, as a table of what there is of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_hyperst.jobs.filling import read_filling
+from napari_hyperst.viewer.contract import OURS
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_hyperst.slides.slide import Slide
+
+#: Key of ``uns["hyperst"]`` that tells such a table from a prediction that is done.
+FILLING = "filling"
+
+
+def filling_table(slide: Slide, genes: Sequence[str], path: Path) -> AnnData:
+    """Return a table over a file that another process fills; spots that are not predicted yet are NaN.
+
+    Parameters
+    ----------
+    slide
+        The slide that is being predicted.
+    genes
+        Which genes.
+    path
+        The file.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is gone, or is another slide's.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    table = AnnData(
+        read_filling(path),
+        obs=pd.DataFrame(index=pd.Index(slide.spots.ids)),
+        var=pd.DataFrame(index=pd.Index(list(genes))),
+        uns={OURS: {FILLING: True}},
+    )
+    table.obsm["spatial"] = slide.spots.centres_px
+    return table
+
+
+def is_filling(table: AnnData) -> bool:
+    """Tell whether a table is of a prediction that is still being made."""
+    return FILLING in table.uns.get(OURS, {})

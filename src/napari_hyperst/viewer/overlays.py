@@ -1,0 +1,227 @@
+"""The maps of a viewer's slides as layers: which are shown, of which gene, and what the canvas says of them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_hyperst.errors import HyperSTError
+from napari_hyperst.viewer.contract import BASE, OURS, ours
+from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
+from napari_hyperst.viewer.hover import describe_spot
+from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize
+from napari_hyperst.viewer.maps import Map, limits_of, values_of
+from napari_hyperst.viewer.preferences import colormap, percentiles
+from napari_hyperst.viewer.side_by_side import SideBySide
+from napari_hyperst.viewer.tissue import watch
+
+if TYPE_CHECKING:
+    from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.viewer.layers import MapLayer
+    from napari_hyperst.viewer.session import Session
+
+
+class Overlays:
+    """The layers of maps, kept in step with what a session shows.
+
+    Parameters
+    ----------
+    session
+        The session, whose ``gene`` and ``map`` say what is to be seen.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._beside = SideBySide(session)
+
+    def of(self, entry: Entry) -> list[MapLayer]:
+        """Return the layers of a slide's maps."""
+        return [
+            layer
+            for layer in self._session.viewer.layers
+            if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in BASE
+        ]
+
+    def layer(self, entry: Entry, kind: str) -> MapLayer | None:
+        """Return the layer of a map, if it is in the viewer."""
+        return next((layer for layer in self.of(entry) if ours(layer)["kind"] == kind), None)
+
+    def show(self, entry: Entry) -> None:
+        """Show the session's map of a slide, beside the others of its genes if asked to, and hide the rest.
+
+        Raises
+        ------
+        HyperSTError
+            If the slide has no such map.
+        """
+        session, chosen = self._session, entry.map(self._session.map)
+        if chosen is None:
+            raise HyperSTError(f"there is no map {session.map!r}", do="choose one of the list")
+        together = session.side_by_side and chosen.of_gene
+        wanted = [one for one in entry.maps if one.of_gene and not one.reason] if together else [chosen]
+        if not together:
+            self._beside.end()
+        for layer in self.of(entry):
+            if layer.visible and ours(layer)["kind"] not in [one.key for one in wanted]:
+                layer.visible = False
+        layers = []
+        for one in wanted:
+            layer = self.layer(entry, one.key) or self.add(entry, one, visible=True)
+            if not layer.visible:  # napari draws anew also what is visible already
+                layer.visible = True
+            layers.append(layer)
+        self.refresh(entry)
+        if together:
+            self._beside.begin(entry, layers)
+        shown = self.layer(entry, session.map)
+        if session.viewer.layers.selection.active is not shown:
+            session.viewer.layers.selection.active = shown  # whose value the status bar tells
+        self.caption()
+
+    def end_side_by_side(self) -> None:
+        """Lay the layers over each other again."""
+        self._beside.end()
+
+    def take_in(self, entry: Entry) -> None:
+        """Let the layers follow another prediction: take away those of maps that are no more, recolour the others."""
+        for layer in self.of(entry):
+            if entry.map(ours(layer)["kind"]) is None:
+                self._session.viewer.layers.remove(layer)
+            else:
+                self._recolour(entry, layer)
+        for also in ("measured", "predicted"):
+            found = entry.map(also)
+            if found is not None and self.layer(entry, also) is None:
+                self.add(entry, found, visible=False)
+
+    def refresh(self, entry: Entry) -> None:
+        """Colour what is visible of a slide as it should be now."""
+        for layer in self.of(entry):
+            self._recolour(entry, layer)
+
+    def add(self, entry: Entry, shown: Map, visible: bool) -> MapLayer:
+        """Add the layer of a map."""
+        assert entry.table is not None
+        genes = self._session.genes
+        slide = entry.predicted or entry.slide
+        said = {
+            "slide": entry.key,
+            "element": slide.name,
+            "kind": shown.key,
+            "name": self._name(entry, shown),
+            **self._wanted(entry, shown),
+        }
+        values = values_of(entry.table, shown.key, genes)
+        limits = limits_of(entry.table, shown.key, genes, percentiles())
+        layer = add_map(
+            self._session.viewer, slide, entry.table, values, limits, said, partial(self._describe, entry.key)
+        )
+        if layer.visible != visible:
+            layer.visible = visible
+        layer.events.visible.connect(self._on_visible)
+        return layer
+
+    def outline(self, entry: Entry) -> None:
+        """Outline the tiles of a slide, anew where they are outlined already."""
+        viewer = self._session.viewer
+        there, selected = footprint_layer(viewer, entry.key), viewer.layers.selection.active
+        if there is not None:
+            viewer.layers.remove(there)
+        base = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
+        add_footprints(viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None))
+        viewer.layers.selection.active = selected  # whose value the status bar tells
+
+    def caption(self) -> None:
+        """Say on the canvas what is seen, between which values, and that it is for research use only."""
+        session = self._session
+        text, entry = session.viewer.canvas.overlays.text, session.active
+        shown = None if entry is None else entry.map(session.map)
+        layer = None if entry is None else self.layer(entry, session.map)
+        if entry is None or shown is None or layer is None or not layer.visible:
+            text.visible = False
+            return
+        title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
+        low, high = limits_shown(layer)
+        said = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}"
+        if session.viewer.canvas.grid.enabled:  # each cell says what it shows
+            said = f"{entry.key} · {session.title}"
+        text.text = f"{said}\nFor research use only"
+        if not text.visible:
+            text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
+
+    def on_inserted(self, event: Any) -> None:
+        """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
+        layer = event.value
+        if ours(layer).get("kind") in ("image", "tissue", "spots"):  # put back, of what was taken away
+            layer.metadata.setdefault("name", ours(layer)["element"])
+        if ours(layer).get("kind") == "tissue":
+            watch(self._session, layer)
+        if ours(layer).get("kind") == "spots":
+            entry = self._session.entries.get(ours(layer).get("slide", ""))
+            if entry is not None:
+                look_at_spots(self._session.viewer, entry.slide)
+            for placed in (layer.events.affine, layer.events.scale, layer.events.translate):
+                placed.connect(self._on_placed)
+
+    # -- within
+
+    def _describe(self, key: str, row: int) -> str:
+        """Say what the status bar tells of a spot; called in napari's thread for that."""
+        entry = self._session.entries.get(key)
+        if entry is None or entry.table is None or row >= entry.table.n_obs:
+            return ""
+        return describe_spot(entry.table, row, self._session.genes, self._session.title or "")
+
+    def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
+        """Return what a map's layer should show now."""
+        return {
+            "table": entry.table_name,
+            "job": None if entry.result is None else str(entry.result.parent),
+            "gene": self._session.title if shown.of_gene else None,
+            "genes": self._session.genes if shown.of_gene else (),
+            "colormap": shown.colormap or colormap(),
+            "percentiles": percentiles(),
+            "filled": entry.filled,
+        }
+
+    def _name(self, entry: Entry, shown: Map) -> str:
+        words = [entry.key, self._session.title if shown.of_gene else None, shown.title.lower()]
+        return " ".join(word for word in words if word is not None)
+
+    def _recolour(self, entry: Entry, layer: MapLayer) -> None:
+        """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
+        said, genes = ours(layer), self._session.genes
+        shown = entry.map(said["kind"])
+        if shown is None or entry.table is None or not layer.visible:
+            return
+        if shown.of_gene and not set(genes) <= set(entry.table.var_names):  # another slide's, of another checkpoint
+            return
+        wanted = self._wanted(entry, shown)
+        if {key: said[key] for key in wanted} == wanted:
+            return
+        values = values_of(entry.table, shown.key, genes)
+        limits = limits_of(entry.table, shown.key, genes, percentiles())
+        recolour(layer, values, limits, wanted["colormap"], entry.table)
+        if layer.name == said["name"]:  # the user has not renamed it
+            layer.name = self._name(entry, shown)
+            wanted["name"] = layer.name
+        layer.metadata[OURS] = {**said, **wanted}  # not changed in place: a copy of the layer has the same
+
+    def _on_visible(self, event: Any) -> None:
+        """Colour a map that was hidden while another gene was chosen."""
+        layer = event.source
+        entry = self._session.entries.get(ours(layer).get("slide", ""))
+        if layer.visible and entry is not None and entry.table is not None:
+            self._recolour(entry, layer)
+        self.caption()
+
+    def _on_placed(self, event: Any) -> None:
+        spots = event.source
+        entry = self._session.entries.get(ours(spots).get("slide", ""))
+        if entry is not None:
+            resize(spots, entry.slide.spots.diameter_um)
+            for layer in self.of(entry):
+                follow(layer, spots)
+            outlined = footprint_layer(self._session.viewer, entry.key)
+            if outlined is not None:
+                place_footprints(outlined, spots)

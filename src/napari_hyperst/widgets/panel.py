@@ -1,0 +1,120 @@
+"""What every panel of the workbench is: a part of it with a title, and a line that says its state."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_hyperst.errors import unmarked
+
+if TYPE_CHECKING:
+    from napari_hyperst.viewer.session import Session
+    from napari_hyperst.widgets.work import Work
+
+
+class Panel(QWidget):
+    """A part of the workbench.
+
+    It reacts to the signals of the session and of the work through ``listen``, so that ``let_go`` ends that, and says
+    its state in a line through ``say_state``.
+
+    Parameters
+    ----------
+    session
+        What the viewer shows.
+    work
+        What is predicted and written.
+    """
+
+    #: What its section is headed.
+    title: str = ""
+    #: Whether it takes the height that the others leave.
+    grows: bool = False
+    #: Its state in a line is another.
+    state_changed = Signal(str)
+
+    def __init__(self, session: Session, work: Work) -> None:
+        super().__init__()
+        self.session = session
+        self.work = work
+        self.state = ""
+        self._links: list[tuple[Any, Callable[..., Any]]] = []
+        self.column = QVBoxLayout(self)
+        self.column.setContentsMargins(0, 0, 0, 0)
+        self.column.setSpacing(4)
+
+    def listen(self, signal: Any, slot: Callable[..., Any]) -> None:
+        """Have a slot called until the panel is let go."""
+        signal.connect(slot)
+        self._links.append((signal, slot))
+
+    def let_go(self) -> None:
+        """End what outlives the widget."""
+        for signal, slot in self._links:
+            signal.disconnect(slot)
+        self._links.clear()
+
+    def say_state(self, line: str) -> None:
+        """Say the panel's state in a line, which its section shows also when it is closed."""
+        line = " ".join(line.split())
+        if line != self.state:
+            self.state = line
+            self.state_changed.emit(line)
+
+
+def held(title: str, make: Callable[[Session], QWidget], *, grows: bool = True) -> Callable[[Session, Work], Panel]:
+    """Return what makes a panel around a widget that is made for a session and looks after itself.
+
+    Parameters
+    ----------
+    title, grows
+        As of the panel.
+    make
+        Makes the widget; where that has a label ``status``, its text is the panel's state.
+    """
+
+    def make_panel(session: Session, work: Work) -> Panel:
+        return _Holder(session, work, title, make(session), grows)
+
+    return make_panel
+
+
+class _Holder(Panel):
+    """A panel around a widget that knows nothing of panels."""
+
+    def __init__(self, session: Session, work: Work, title: str, widget: QWidget, grows: bool) -> None:
+        super().__init__(session, work)
+        self.title, self.grows, self.widget = title, grows, widget
+        self.column.addWidget(widget)
+        for signal in (session.slides_changed, session.prediction_changed, session.shown_changed):
+            self.listen(signal, self._on_session)
+        self._on_session()
+
+    def _on_session(self, *_: object) -> None:
+        entry = self.session.active
+        status = getattr(self.widget, "status", None)
+        ready = entry is not None and entry.table is not None
+        self.say_state("Predict genes first" if not ready else status.text() if status is not None else "")
+
+
+def literal(text: str) -> str:
+    """Return a tooltip that shows a text as it is: Qt takes what looks like HTML for HTML."""
+    return f"<qt>{html.escape(text)}</qt>" if Qt.mightBeRichText(text) else text
+
+
+def show_error(message: str) -> None:
+    """Tell of an error as napari does."""
+    from napari.utils.notifications import show_error
+
+    show_error(unmarked(message))
+
+
+def show_warning(message: str) -> None:
+    """Warn as napari does."""
+    from napari.utils.notifications import show_warning
+
+    show_warning(unmarked(message))

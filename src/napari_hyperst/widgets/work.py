@@ -1,0 +1,248 @@
+"""What the workbench has done for it in another process: predictions, and stores written."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.utils import progress
+from qtpy.QtCore import QObject, Signal
+
+from napari_hyperst.errors import HyperSTError
+from napari_hyperst.jobs.job import Job, jobs_folder
+from napari_hyperst.nouns.events import Event
+from napari_hyperst.nouns.tasks import ExportTask, PredictTask
+from napari_hyperst.slides.outputs.formats import output_format
+from napari_hyperst.viewer import preferences
+from napari_hyperst.viewer.filling import filling_table, is_filling
+from napari_hyperst.widgets.panel import show_error, show_warning
+from napari_hyperst.widgets.process import Child, result_of
+
+if TYPE_CHECKING:
+    from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.viewer.session import Session
+
+#: What is predicted so far is shown again after so many seconds, and takes no more of the time than this share.
+_FILL_S, _FILL_SHARE = 1.0, 0.05
+
+
+class Work(QObject):
+    """The jobs of a viewer, one at a time, and what becomes of their results.
+
+    Parameters
+    ----------
+    session
+        Whose slides are predicted.
+    child
+        The process that does it.
+    """
+
+    #: Something is at work now (what it does).
+    began = Signal(str)
+    #: How far it has come: an ``Event``.
+    progressed = Signal(object)
+    #: It is over: what is to be said of it, which is nothing after a new prediction is shown only.
+    rested = Signal(str)
+    #: Something can be done that could not, or the other way round.
+    changed = Signal()
+    #: A store or a file was written: its path as text.
+    written = Signal(str)
+    #: A checkpoint was made that can be predicted with: its folder as a ``Path``.
+    checkpoint_made = Signal(object)
+
+    def __init__(self, session: Session, child: Child) -> None:
+        super().__init__()
+        self.session = session
+        self.child = child
+        self._folders: list[Path] = []
+        self._slide_of: dict[Path, tuple[str, Slide]] = {}
+        self._filling: str | None = None
+        self._filled_next = 0.0
+        self._activity: progress | None = None
+        child.told.connect(self._on_told)
+        child.ended.connect(self._on_ended)
+        child.broken.connect(self._on_broken)
+
+    @property
+    def busy(self) -> str:
+        """Why nothing can be begun now; empty where it can."""
+        return "" if self.child.job is None else "wait until what is at work is done"
+
+    def predict(self, checkpoint: str, device: str) -> None:
+        """Predict the active slide's genes.
+
+        Parameters
+        ----------
+        checkpoint, device
+            As for ``PredictTask``.
+        """
+        entry = self.session.active
+        if entry is None or self.busy:
+            return
+        try:
+            slide = self.session.settle(entry)
+        except HyperSTError as error:
+            show_error(str(error))
+            return
+        task = PredictTask(
+            slide=slide,
+            checkpoint=checkpoint,
+            device=device,
+            batch_size=preferences.batch_size(),
+            filling=entry.table is None,  # else what was predicted before stays until the new is there
+        )
+        self._submit(task, entry, "Starting…" if self.child.devices is None else "Predicting…")
+
+    def export(self, out: Path, *, overwrite: bool = False) -> None:
+        """Write the active slide's prediction, in the format that the path's ending names.
+
+        Parameters
+        ----------
+        out
+            The store or file. Where a format shows one gene, it is the one that is shown.
+        overwrite
+            Whether a file that is there may be replaced; a store never is.
+        """
+        entry = self.session.active
+        if entry is None or entry.table is None or self.busy:
+            return
+        result = entry.result
+        if result is None or not result.is_file():  # it came with its store, or an earlier workbench has tidied up
+            try:
+                result = self._new_folder().parent / "prediction.h5ad"
+                entry.table.write_h5ad(result)
+            except (HyperSTError, OSError) as error:
+                show_error(str(error))
+                return
+        slide = entry.predicted or entry.slide
+        try:
+            of_gene = output_format(out).gene in ("needed", "best")
+        except HyperSTError as error:
+            show_error(str(error))
+            return
+        task = ExportTask(
+            slide=slide.ref,
+            result=result,
+            out=out,
+            gene=self.session.gene if of_gene else None,
+            table=entry.table_name,
+            overwrite=overwrite,
+        )
+        self._submit(task, entry, f"Writing {out.name}…")
+
+    def stop(self) -> None:
+        """Stop what is at work; within a second it has."""
+        self.child.stop()
+
+    def close(self) -> None:
+        """End the process and take away the folders of its jobs."""
+        self.child.close()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # -- within
+
+    def _submit(self, task: PredictTask | ExportTask, entry: Entry, what: str) -> None:
+        try:
+            job = Job.create(self._new_folder(), task)
+        except HyperSTError as error:
+            show_error(str(error))
+            return
+        self._slide_of[job.folder] = (entry.key, entry.slide)
+        self._activity = progress(total=0, desc=f"HyperST: {what}")
+        self.began.emit(what)
+        self.child.submit(job)
+        self.changed.emit()
+
+    def _new_folder(self) -> Path:
+        folder = jobs_folder()
+        self._folders.append(folder.parent)
+        return folder
+
+    def _on_told(self, job: Job, event: Event) -> None:
+        if event.kind == "progress":
+            self._advance(event)
+            self.progressed.emit(event)
+        elif event.kind == "filling":
+            self._begin_filling(job, event)
+        elif event.kind == "warning":
+            show_warning(str(event.content["message"]))
+
+    def _advance(self, event: Event) -> None:
+        """Tell napari's activity dock how far the work is, and show what is predicted so far about once a second."""
+        done, total = int(event.content["done"]), int(event.content["total"])
+        if self._activity is not None:
+            if self._activity.total != total:
+                self._activity.total = total
+            self._activity.update(done - self._activity.n)
+        began = time.monotonic()
+        if self._filling is not None and total and began > self._filled_next:
+            self.session.fill(self._filling, done)
+            took = time.monotonic() - began
+            self._filled_next = began + max(_FILL_S, took / _FILL_SHARE)
+
+    def _begin_filling(self, job: Job, event: Event) -> None:
+        """Show a prediction from now on as it is made, where the slide has none."""
+        key, slide = self._slide_of[job.folder]
+        entry = self.session.entries.get(key)
+        if entry is None or entry.table is not None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # it will be shown when it is done
+            table = filling_table(slide, event.content["genes"], job.folder / str(event.content["file"]))
+            self.session.set_prediction(key, table, "", slide=slide)
+            self._filling = key
+
+    def _end_filling(self) -> None:
+        key, self._filling = self._filling, None
+        entry = None if key is None else self.session.entries.get(key)
+        if key is not None and entry is not None and entry.table is not None and is_filling(entry.table):
+            self.session.forget_prediction(key)
+
+    def _on_ended(self, job: Job, event: Event) -> None:
+        key, slide = self._slide_of.pop(job.folder)
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+        message = "Stopped." if event.kind == "stopped" else ""
+        if event.kind == "error":
+            message = str(event.content["message"])
+            show_error(message)
+        elif event.kind == "done" and isinstance(job.task, ExportTask):
+            message = f"Written: {event.content['store']}"
+            self.written.emit(str(event.content["store"]))
+        elif event.kind == "done":
+            content = event.content
+            seconds = float(content["seconds"])
+            message = f"{content['genes']} genes predicted at {content['spots']:,} spots in {seconds:.0f} s."
+            try:
+                self.take_in(key, slide, result_of(job, event), str(content["table"]))
+            except Exception as error:  # whatever it is, the workbench goes on
+                message = f"the prediction cannot be shown ({type(error).__name__}: {error})"
+                show_error(message)
+        self._end_filling()  # of what was stopped, or cannot be shown
+        self.rested.emit(message)
+        self.changed.emit()
+
+    def take_in(self, key: str, slide: Slide, result: Path, table: str) -> None:
+        """Read a prediction and show it, if its slide is still open.
+
+        Parameters
+        ----------
+        key, slide
+            Which slide, and as it was when it was predicted.
+        result, table
+            The file with the table, and what it is called in a store.
+        """
+        from anndata import read_h5ad
+
+        if key in self.session.entries:
+            self.session.set_prediction(key, read_h5ad(result), table, result, slide)
+
+    def _on_broken(self, message: str) -> None:
+        self.rested.emit("The process that predicts could not be started.")
+        show_error(message)
+        self.changed.emit()

@@ -1,0 +1,57 @@
+"""What is predicted can be read while the rest is being predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anndata import read_h5ad
+
+from napari_hyperst.jobs.filling import FILLING, read_filling
+from napari_hyperst.jobs.tasks import perform
+from napari_hyperst.nouns.tasks import PredictTask, SlideRef
+from napari_hyperst.slides import open_slide
+from napari_hyperst.viewer.filling import filling_table, is_filling
+from napari_hyperst.viewer.maps import maps_of
+
+#: The corner has a spot at the image's edge, of which the prediction warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*reaches over the image's edge")
+
+
+def test_a_prediction_fills_a_file_and_ends_as_it_was_filled(
+    tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    slide = open_slide(tiny_section)
+    task = PredictTask(
+        slide=SlideRef(path=tiny_section), checkpoint=str(tiny_checkpoint_folder), batch_size=16, filling=True
+    )
+    filled: list[int] = []
+    told: dict[str, Any] = {}
+
+    def report(kind: str, content: dict[str, Any]) -> None:
+        if kind == "filling":
+            told.update(content)
+        if kind == "progress" and content["what"] == "spots":
+            values = read_filling(tmp_path / told["file"])
+            filled.append(int(np.isfinite(values).all(axis=1).sum()))
+            assert filled[-1] == content["done"]
+
+    perform(task, tmp_path, report)
+    assert filled == sorted(set(filled))
+    assert len(filled) > 1
+    table = filling_table(slide, told["genes"], tmp_path / FILLING)
+    assert is_filling(table)
+    assert [found.key for found in maps_of(table) if not found.reason] == ["predicted"]
+    done = read_h5ad(tmp_path / "prediction.h5ad")
+    assert not is_filling(done)
+    np.testing.assert_array_equal(table[done.obs_names, done.var_names].X, done.X)
+    left_out = table.obs_names.difference(done.obs_names)
+    assert np.isnan(table[left_out].X).all()
+
+
+def test_nothing_is_filled_where_nobody_looks(tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path) -> None:
+    task = PredictTask(slide=SlideRef(path=tiny_section), checkpoint=str(tiny_checkpoint_folder))
+    perform(task, tmp_path, lambda _kind, _content: None)
+    assert not (tmp_path / FILLING).exists()
