@@ -9,7 +9,7 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.hover import describe_spot
-from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize
+from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize, spot_metadata
 from napari_hyperst.viewer.maps import Map, limits_of, values_of
 from napari_hyperst.viewer.preferences import colormap, percentiles
 from napari_hyperst.viewer.side_by_side import SideBySide
@@ -84,6 +84,9 @@ class Overlays:
 
     def take_in(self, entry: Entry) -> None:
         """Let the layers follow another prediction: take away those of maps that are no more, recolour the others."""
+        for layer in self._session.viewer.layers:
+            if ours(layer).get("slide") == entry.key and ours(layer)["kind"] == "spots":
+                layer.metadata.update(spot_metadata(entry.slide))
         for layer in self.of(entry):
             if entry.map(ours(layer)["kind"]) is None:
                 self._session.viewer.layers.remove(layer)

@@ -13,8 +13,9 @@ from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.coarse import CoarseLayer
 from napari_hyperst.viewer.contract import BASE, ours
 from napari_hyperst.viewer.entry import Entry, first_gene, hold, let_go, unlike
+from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import footprint_layer
-from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers, spot_metadata
+from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers
 from napari_hyperst.viewer.maps import maps_of
 from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.viewer.opening import open_in_thread
@@ -244,17 +245,16 @@ class Session:
         entry = self.entries.get(key)
         if entry is None:
             return
+        if entry.table is not None and is_filling(entry.table) and self.gene == first_gene(entry.table):
+            self.gene = None  # nobody chose it
         hold(entry, table, name, result, slide)
-        for layer in self.viewer.layers:
-            if ours(layer).get("slide") == key and ours(layer)["kind"] == "spots":
-                layer.metadata.update(spot_metadata(entry.slide))
         if key != self._active:
             self.activate(key)
         self._keep_shown_possible()
         self.overlays.take_in(entry)
         self.outline_anew(entry)  # this model may look at other tiles
         self.prediction_changed.emit()
-        self.show(self.map, self.gene)
+        self.show()
 
     def fill(self, key: str, spots: int) -> None:
         """Show what is there of a prediction that is being made, now that so many spots are done."""

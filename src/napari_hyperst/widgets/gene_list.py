@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qtpy.QtCore import QModelIndex, Qt, Signal
+from qtpy.QtCore import QModelIndex, QSize, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
     QLabel,
     QLineEdit,
-    QSizePolicy,
     QTreeView,
     QVBoxLayout,
     QWidget,
@@ -23,6 +22,15 @@ from napari_hyperst.viewer.markers import favourites, keep_favourites
 from napari_hyperst.widgets.gene_model import NAME, PCC, STAR, VARIANCE, GeneModel
 
 _EMPTY = "Predict genes to list them"
+#: The list is at least so high.
+_LEAST_PX = 110
+
+
+class _View(QTreeView):
+    """A list that likes to be as low as it may: it takes what is left, and asks for no scroll bar around it."""
+
+    def sizeHint(self) -> QSize:
+        return QSize(200, _LEAST_PX)
 
 
 class GeneList(QWidget):
@@ -47,16 +55,14 @@ class GeneList(QWidget):
         self.search.setToolTip("Type a part of a gene's name; Enter shows the first that is left, ↓ goes to the list")
         self.model = GeneModel()
         self.model.favourites = favourites()
-        self.view = QTreeView()
+        self.view = _View()
         self.view.setModel(self.model)
         self.view.setRootIsDecorated(False)
         self.view.setUniformRowHeights(True)
         self.view.setAllColumnsShowFocus(True)
         self.view.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.view.setMinimumHeight(110)
-        # A scroll area with wrapped text in it asks for the height that is liked best: this one takes what is left.
-        self.view.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)
+        self.view.setMinimumHeight(_LEAST_PX)
         self.view.setToolTip("The genes that the checkpoint predicts; ↑ and ↓ step through them")
         header = self.view.header()
         header.setStretchLastSection(False)
@@ -76,7 +82,7 @@ class GeneList(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
         for widget in (self.search, self.view, self.count):
-            layout.addWidget(widget)
+            layout.addWidget(widget, 1 if widget is self.view else 0)
         self.search.textChanged.connect(self._on_text)
         self.search.returnPressed.connect(self._take_first)
         self.view.selectionModel().currentChanged.connect(self._on_current)

@@ -47,7 +47,7 @@ class GenesPanel(Panel):
         self.genes = GeneList()
         self.genes.view.setToolTip(_LIST)
         for widget in (self.maps, self.together, self.markers, self.genes):
-            self.column.addWidget(widget)
+            self.column.addWidget(widget, 1 if widget is self.genes else 0)
         self.genes.chosen.connect(lambda gene: self._show(gene=gene))
         self.maps.chosen.connect(lambda key: self._show(map_key=key))
         self.markers.chosen.connect(self._on_markers)

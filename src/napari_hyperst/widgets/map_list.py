@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from napari_hyperst.viewer.maps import NO_COUNTS, Map
@@ -29,6 +29,10 @@ class MapList(QListWidget):
         self.setUniformItemSizes(True)
         self.currentItemChanged.connect(self._on_current)
         self.itemClicked.connect(self._on_current)  # also the one that is marked: its layer may have been hidden
+
+    def sizeHint(self) -> QSize:
+        """Return the least height: it takes what is left, and asks for no scroll bar around it."""
+        return QSize(200, self.minimumHeight())
 
     def set_maps(self, maps: Sequence[Map]) -> None:
         """List other maps."""

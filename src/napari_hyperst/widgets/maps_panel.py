@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QSizePolicy
-
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.widgets.map_list import MapList
 from napari_hyperst.widgets.panel import Panel, show_error
@@ -32,7 +30,6 @@ class MapsPanel(Panel):
         self.maps = MapList()
         self.maps.setToolTip("Norms and violations of the hierarchy; what needs counts is grey where there are none")
         self.maps.setMinimumHeight(110)
-        self.maps.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)  # it takes what is left
         self.column.addWidget(self.maps)
         self.maps.chosen.connect(self._on_chosen)
         for signal in (session.slides_changed, session.prediction_changed):

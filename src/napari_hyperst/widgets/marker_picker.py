@@ -62,7 +62,7 @@ class MarkerPicker(QWidget):
         self.sets.activated.connect(self._on_activated)
         self.add.clicked.connect(self._on_add)
         self.delete.clicked.connect(self._on_delete)
-        self._list(None)
+        self.select(None)
 
     def set_genes(self, genes: Genes) -> None:
         """Look for the markers among other genes."""
