@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_hyperst.viewer.contract import ours
+from napari_hyperst.viewer.places import to_pixels
 from napari_hyperst.viewer.rows import Rows, rows_of_spots
 
 if TYPE_CHECKING:
@@ -114,12 +115,11 @@ class Selection:
             In world coordinates, (…, y, x).
         """
         entry = self._session.active
-        layer = next((layer for layer in self._session.viewer.layers if _belongs(layer, entry)), None)
-        if entry is None or entry.table is None or layer is None:
+        if entry is None or entry.table is None:
             return None
+        place = to_pixels(self._session.viewer, entry, np.array([tuple(position)], dtype=float)[:, -2:])
         slide = entry.predicted or entry.slide
-        place = np.asarray(layer.world_to_data(np.asarray(tuple(position), dtype=float)))[-2:]
-        away = np.hypot(*(np.asarray(entry.table.obsm["spatial"]) - place[::-1]).T)
+        away = np.hypot(*(np.asarray(entry.table.obsm["spatial"]) - place[0, ::-1]).T)
         nearest = int(np.nanargmin(away))
         return nearest if away[nearest] * slide.mpp <= _REACH * slide.spots.diameter_um else None
 

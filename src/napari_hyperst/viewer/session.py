@@ -27,6 +27,7 @@ from napari_hyperst.viewer.layers import (
 from napari_hyperst.viewer.maps import Map, limits_of, maps_of, values_of
 from napari_hyperst.viewer.opening import open_in_thread
 from napari_hyperst.viewer.preferences import colormap, events, percentiles
+from napari_hyperst.viewer.regions import region_layer
 from napari_hyperst.viewer.rows import Rows
 from napari_hyperst.viewer.selection import Selection
 from napari_hyperst.viewer.tissue import lay, settle, watch
@@ -442,9 +443,9 @@ class Session:
             resize(spots, entry.slide.spots.diameter_um)
             for layer in self._overlays(entry):
                 follow(layer, spots)
-            outlined = footprint_layer(self.viewer, entry.key)
-            if outlined is not None:
-                place_footprints(outlined, spots)
+            for found in (footprint_layer(self.viewer, entry.key), region_layer(self.viewer, entry.key)):
+                if found is not None:
+                    place_footprints(found, spots)
 
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""
@@ -465,7 +466,7 @@ class Session:
 
 
 #: The layers of a slide that are not maps.
-_BASE = ("image", "tissue", "spots", "footprints")
+_BASE = ("image", "tissue", "spots", "footprints", "regions")
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
 
