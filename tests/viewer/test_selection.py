@@ -60,6 +60,7 @@ def test_rows_are_highlighted_where_they_are_seen(session: Session) -> None:
     np.testing.assert_array_equal(session.selection, [3, 5])
     assert session.selection.dtype == np.intp
     assert layer(session, "predicted").selected_data == {3, 5}
+    np.testing.assert_array_equal(np.flatnonzero(layer(session, "predicted").border_width), [3, 5])
     assert not layer(session, "measured").selected_data  # hidden
     heard.assert_called_once()
     session.select([3, 5])
@@ -78,6 +79,7 @@ def test_points_that_are_selected_in_any_layer_are_rows(session: Session) -> Non
     assert entry.table is not None
     heard = told(session)
     layer(session, "predicted").selected_data = {7, 2}
+    np.testing.assert_array_equal(np.flatnonzero(layer(session, "predicted").border_width), [2, 7])
     np.testing.assert_array_equal(session.selection, [2, 7])
     heard.assert_called_once()
     spots = layer(session, "spots")
@@ -164,13 +166,14 @@ def test_nothing_can_be_selected_before_there_is_a_prediction(slide: Slide) -> N
     assert len(session.selection) == 0
 
 
-def test_too_many_are_selected_but_not_highlighted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "MAX_HIGHLIGHTED", 2)
+def test_too_many_for_napari_are_only_ringed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "MAX_SELECTED", 2)
     session.select([1, 2])
     assert layer(session, "predicted").selected_data == {1, 2}
     session.select([1, 2, 3])
     assert not layer(session, "predicted").selected_data
-    layer(session, "predicted").selected_data = {4, 5, 6}  # napari has it highlighted already
+    np.testing.assert_array_equal(np.flatnonzero(layer(session, "predicted").border_width), [1, 2, 3])
+    layer(session, "predicted").selected_data = {4, 5, 6}  # napari has them already
     assert layer(session, "predicted").selected_data == {4, 5, 6}
     np.testing.assert_array_equal(session.selection, [4, 5, 6])
 

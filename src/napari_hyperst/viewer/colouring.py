@@ -12,8 +12,6 @@ from napari_hyperst.viewer.maps import values_of
 from napari_hyperst.viewer.rows import spots_of_rows
 
 if TYPE_CHECKING:
-    from pandas import Series
-
     from napari_hyperst.viewer.entry import Entry
 
 #: A column with more different words than this says nothing as colours.
@@ -64,7 +62,7 @@ def colourings(entry: Entry) -> tuple[Colouring, ...]:
     violations = (shown for shown in entry.maps if shown.key.startswith("violation_") and not shown.reason)
     return (
         Colouring(GENE, "Gene shown (predicted)"),
-        Colouring(NORM, "Distance from the origin"),
+        Colouring(NORM, "Norm (depth)"),
         *(Colouring(shown.key, shown.title) for shown in violations),
         *(Colouring(f"{_ANNOTATION}{column}", f"Annotation: {column}") for column in _annotations(entry)),
     )
@@ -105,7 +103,7 @@ def _annotations(entry: Entry) -> list[str]:
     return [column for column in counts.obs.columns if column not in passed and _says(counts.obs[column])]
 
 
-def _says(column: Series[Any]) -> bool:
+def _says(column: Any) -> bool:
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     if is_numeric_dtype(column) and not is_bool_dtype(column):
@@ -122,7 +120,7 @@ def _annotation(entry: Entry, column: str) -> Coloured:
     assert slide.counts is not None
     spots = spots_of_rows(entry.table, slide)
     rows = np.where(spots >= 0, slide.count_rows[spots], -1)
-    told = slide.counts.obs[column]
+    told: Any = slide.counts.obs[column]
     categories: tuple[str, ...] = ()
     if is_numeric_dtype(told) and not is_bool_dtype(told):
         numbers = told.to_numpy(dtype=np.float32, na_value=np.nan)

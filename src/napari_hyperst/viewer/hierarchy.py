@@ -134,8 +134,8 @@ class SpotCone:
             np.asarray(table.obsm[f"hyperst_{name}"][row], dtype=np.float64)
             for name in (relation.parent, relation.child)
         )
-        depths = (float(table.obs[f"norm_{name}"].iloc[row]) for name in (relation.parent, relation.child))
-        return cls(relation, *depths, exterior, aperture, _angle(parent, child))
+        above, below = (float(table.obs[f"norm_{name}"].iloc[row]) for name in (relation.parent, relation.child))
+        return cls(relation, above, below, exterior, aperture, _angle(parent, child))
 
 
 def title_of(relation: Relation) -> str:

@@ -186,12 +186,12 @@ def compare(
     for part in _parts(table.X, axis=1):
         if cancelled():
             return None
-        sides = [part[chosen].astype(np.float64) for chosen in rows]
-        tested = mannwhitneyu(*sides, axis=0, method="asymptotic", use_continuity=False)
+        within, without = (part[chosen].astype(np.float64) for chosen in rows)
+        tested = mannwhitneyu(within, without, axis=0, method="asymptotic", use_continuity=False)
         effects.append(2 * tested.statistic / (len(rows[0]) * len(rows[1])) - 1)
         p_values.append(np.nan_to_num(tested.pvalue, nan=1.0))  # a gene that is the same everywhere
-        for mean, side in zip(means, sides, strict=True):
-            mean.append(side.mean(axis=0))
+        for mean, values in zip(means, (within, without), strict=True):
+            mean.append(values.mean(axis=0))
     effect, p_value = np.concatenate(effects), np.clip(np.concatenate(p_values), 0.0, 1.0)
     order = np.argsort(-np.abs(effect), kind="stable")
     return RegionGenes(

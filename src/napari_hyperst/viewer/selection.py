@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
 
-#: More points than these are not highlighted by napari, which takes some 5 µs for each.
-MAX_HIGHLIGHTED = 10_000
+#: More points than these are ringed, but not selected in their layers: napari takes some 5 µs for each.
+MAX_SELECTED = 10_000
+#: Points that are selected have a ring of this colour, this wide relative to the point: napari's own is hardly seen.
+_RING, _COLOUR = 0.25, "#ffa41b"
 #: A mouse that moves more than this many px of the canvas between press and release drags, and does not click.
 _CLICK_PX = 4
 #: A click selects the spot that it is nearest to, within so many of a spot's diameters of its centre.
@@ -83,14 +85,18 @@ class Selection:
         for layer in self._links:
             self.highlight_in(layer)
 
-    def highlight_in(self, layer: Points) -> None:
-        """Highlight the selection in a layer, if that is visible and of the active slide."""
+    def highlight_in(self, layer: Points, select: bool = True) -> None:
+        """Ring the selection in a layer, and select it there, if that is visible and of the active slide."""
         rows = self._rows_of(layer)
         if rows is None or not layer.visible:
             return
-        chosen = self.rows if len(self.rows) <= MAX_HIGHLIGHTED else _NONE
-        points = np.flatnonzero(np.isin(rows, chosen)).tolist()
-        if layer.selected_data == set(points):
+        chosen = np.isin(rows, self.rows)
+        if ours(layer)["kind"] != "spots":  # which are rings already
+            widths = np.where(chosen, _RING, 0.0)
+            if not np.array_equal(layer.border_width, widths):
+                layer.border_width = widths
+        points = np.flatnonzero(chosen).tolist() if len(self.rows) <= MAX_SELECTED else []
+        if not select or layer.selected_data == set(points):
             return
         with self._silence():
             # Not by setting ``selected_data``, which also takes the looks of the next point to be added from these.
@@ -131,8 +137,7 @@ class Selection:
             return
         self.rows = rows
         for layer in self._links:
-            if layer is not told_by:
-                self.highlight_in(layer)
+            self.highlight_in(layer, select=layer is not told_by)
         self._session.selection_changed.emit()
 
     def _rows_of(self, layer: Points) -> Rows | None:
@@ -173,6 +178,8 @@ class Selection:
         layer = event.value
         if _is_points(layer) and "slide" in ours(layer) and layer not in self._links:
             self._links[layer] = _Link(weakref.ref(layer), self)
+            if ours(layer)["kind"] != "spots":
+                layer.border_color = _COLOUR
 
     def _on_removed(self, event: Any) -> None:
         link = self._links.pop(event.value, None)

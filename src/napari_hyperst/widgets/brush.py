@@ -45,6 +45,7 @@ class Brush:
         points: NDArray[np.floating],
         chosen: Callable[[NDArray[np.intp]], None],
     ) -> None:
+        from matplotlib.backend_bases import MouseButton
         from matplotlib.widgets import LassoSelector, RectangleSelector
 
         self._axes, self._points, self._chosen = axes, points, chosen
@@ -52,10 +53,12 @@ class Brush:
         line = {"color": colour, "linewidth": 1.5, "alpha": 0.9}
         self._selector: Any
         if shape == "lasso":
-            self._selector = LassoSelector(axes, self._on_lasso, props=line, useblit=True, button=[1])
+            self._selector = LassoSelector(axes, self._on_lasso, props=line, useblit=True, button=[MouseButton.LEFT])
         else:
             box = {"facecolor": colour, "edgecolor": colour, "alpha": 0.25, "fill": True}
-            self._selector = RectangleSelector(axes, self._on_rectangle, props=box, useblit=True, button=[1])
+            self._selector = RectangleSelector(
+                axes, self._on_rectangle, props=box, useblit=True, button=[MouseButton.LEFT]
+            )
         canvas: Any = axes.figure.canvas
         self._heard = [
             canvas.mpl_connect("button_press_event", self._on_press),

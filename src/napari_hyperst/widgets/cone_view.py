@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_hyperst.viewer.session import Session
 
-_TILE_PX = 132
+_TILE_PX = 120
 #: Points of a line that is curved on the disk.
 _STEPS = 120
 #: A line that has come this far goes on beyond any picture.
@@ -49,6 +49,7 @@ class ConePlot(Plot):
         self.cone: SpotCone | None = None
         self.hierarchy: Hierarchy | None = None
         self.reason = ""
+        self.setMinimumHeight(190)
         self.setToolTip("The plane through origin, parent and child; angles are true")
 
     def show_cone(self, cone: SpotCone | None, hierarchy: Hierarchy | None, reason: str) -> None:
@@ -240,7 +241,7 @@ def way_between(start: complex, end: complex, hyperbolic: bool) -> NDArray[np.co
     """Return the shortest way between two points: on the Poincaré disk an arc of a circle, else a straight line."""
     steps = np.linspace(0, 1, _STEPS)
     if not hyperbolic:
-        return start + steps * (end - start)
+        return np.asarray(start + steps * (end - start), dtype=np.complex128)
     return from_disk(steps * complex(from_disk(np.array([end]), -start)[0]), start)
 
 
@@ -248,15 +249,16 @@ def _ray(start: complex, angle: float, hyperbolic: bool, half: float) -> NDArray
     """Return the way from a point on, at an angle (clockwise) from straight up, out of the picture."""
     direction = np.exp(1j * (np.pi / 2 - angle))
     if not hyperbolic:
-        return start + np.linspace(0, 8 * half, _STEPS) * direction
-    return from_disk(np.tanh(np.linspace(0, np.arctanh(_FAR), _STEPS)) * direction, start)
+        return np.asarray(start + np.linspace(0, 8 * half, _STEPS) * direction, dtype=np.complex128)
+    steps = np.tanh(np.linspace(0, np.arctanh(_FAR), _STEPS)) * direction
+    return from_disk(np.asarray(steps, dtype=np.complex128), start)
 
 
 def _arc(axes: Axes, at: complex, degrees: float, radius: float, colour: str) -> None:
     """Draw an angle from straight up, clockwise, with its size."""
     turn = np.pi / 2 - np.radians(np.linspace(0, degrees, 40))
     axes.plot(at.real + radius * np.cos(turn), at.imag + radius * np.sin(turn), color=colour, linewidth=1)
-    x, y = at.real + 1.45 * radius * np.cos(turn[20]), at.imag + 1.45 * radius * np.sin(turn[20])
+    x, y = at.real + 1.45 * radius * np.cos(turn[26]), at.imag + 1.45 * radius * np.sin(turn[26])
     axes.text(x, y, f"{abs(degrees):.0f}°", color=colour, fontsize=FONT_PT, ha="center", va="center")
 
 

@@ -159,7 +159,7 @@ class HierarchyHistogram(Plot):
         values = values[np.isfinite(values)]
         shown = entry.map(key)
         axes.set_title(f"{'' if shown is None else shown.title}, {len(values):,} spots", fontsize=FONT_PT)
-        axes.hist(values, bins=_edges(values), color=colours.points)
+        axes.hist(values, bins=_edges(values).tolist(), color=colours.points)
         axes.set_xlabel("Distance from the origin")
 
 
@@ -167,7 +167,9 @@ def _draw_angles(axes: Axes, angles: Angles, eta: float, colours: Colours) -> No
     edges = _edges(np.append(angles.exterior, angles.threshold))
     parts = [angles.exterior[~angles.violates], angles.exterior[angles.violates]]
     share = f"outside: {100 * angles.share:.3g} % of {len(angles.violates):,}"
-    axes.hist(parts, bins=edges, stacked=True, color=[colours.points, colours.warning], label=["in the cone", share])
+    axes.hist(
+        parts, bins=edges.tolist(), stacked=True, color=[colours.points, colours.warning], label=["in the cone", share]
+    )
     middle = float(np.median(angles.threshold))
     low, high = float(angles.threshold.min()), float(angles.threshold.max())
     if high > low:

@@ -91,7 +91,7 @@ class DiskPlot(SpotPlot):
         if sum(map(len, points)) > MANY:
             grid = Grid((-1.0, -1.0), (1.0, 1.0), bins=250)
             xy, values = np.concatenate(points), np.concatenate([one.values for one in told])
-            seen = grid.mean(*xy.T, values)
+            seen = grid.mean(xy[:, 0], xy[:, 1], values)
             drawn: Any = axes.imshow(
                 seen,
                 origin="lower",
@@ -106,7 +106,7 @@ class DiskPlot(SpotPlot):
                 blank = ~np.isfinite(one.values)
                 axes.plot(*xy[blank].T, ".", markersize=3, color=colours.grid, zorder=1.5)
                 drawn = axes.scatter(
-                    *xy[~blank].T, c=one.values[~blank], s=15, marker=_MARKS[name][0], linewidths=0, alpha=0.85,
+                    xy[~blank, 0], xy[~blank, 1], c=one.values[~blank], s=15, marker=_MARKS[name][0], linewidths=0, alpha=0.85,
                     zorder=2, gid=name, **scale.style,
                 )  # fmt: skip
         chosen = thinned(self.session.selection)
@@ -271,7 +271,7 @@ class _Scale:
             bar = axes.figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.04, pad=0.01, aspect=35)
             bar.set_label(self.label, color=colours.text, fontsize=FONT_PT)
             bar.ax.tick_params(colors=colours.text, labelsize=FONT_PT)
-            bar.outline.set_edgecolor(colours.grid)  # type: ignore[operator]
+            bar.outline.set_edgecolor(colours.grid)
             return
         for place, name in enumerate(self.categories):
             axes.plot([], [], "o", markersize=5, color=self.style["cmap"](place), label=name)

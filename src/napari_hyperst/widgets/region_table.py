@@ -116,7 +116,8 @@ class RegionTable(QTableView):
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(self.fontMetrics().height() + 6)
         header = self.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(36)
         self.setMinimumHeight(160)
         self.selectionModel().currentRowChanged.connect(self._on_row)
@@ -124,9 +125,9 @@ class RegionTable(QTableView):
     def set_found(self, found: RegionGenes | None) -> None:
         """Show another comparison, in its own order, or none."""
         self.setSortingEnabled(False)
-        self.proxy.sort(-1)
         self.found.set_found(found)
-        self.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.DescendingOrder)
+        self.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+        self.proxy.sort(-1, Qt.SortOrder.AscendingOrder)  # as they come
         self.setSortingEnabled(True)
 
     def _on_row(self, index: QModelIndex, _before: QModelIndex) -> None:
