@@ -242,7 +242,8 @@ def way_between(start: complex, end: complex, hyperbolic: bool) -> NDArray[np.co
     steps = np.linspace(0, 1, _STEPS)
     if not hyperbolic:
         return np.asarray(start + steps * (end - start), dtype=np.complex128)
-    return from_disk(steps * complex(from_disk(np.array([end]), -start)[0]), start)
+    ahead = from_disk(np.array([end], dtype=np.complex128), -start)
+    return from_disk(np.asarray(steps * ahead, dtype=np.complex128), start)
 
 
 def _ray(start: complex, angle: float, hyperbolic: bool, half: float) -> NDArray[np.complex128]:

@@ -106,8 +106,8 @@ class DiskPlot(SpotPlot):
                 blank = ~np.isfinite(one.values)
                 axes.plot(*xy[blank].T, ".", markersize=3, color=colours.grid, zorder=1.5)
                 drawn = axes.scatter(
-                    xy[~blank, 0], xy[~blank, 1], c=one.values[~blank], s=15, marker=_MARKS[name][0], linewidths=0, alpha=0.85,
-                    zorder=2, gid=name, **scale.style,
+                    xy[~blank, 0], xy[~blank, 1], c=one.values[~blank], s=15, marker=_MARKS[name][0], linewidths=0,
+                    alpha=0.85, zorder=2, gid=name, **scale.style,
                 )  # fmt: skip
         chosen = thinned(self.session.selection)
         for name, xy in zip(self.seen, points, strict=True):
