@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: A column with more different words than this says nothing as colours.
 MAX_CATEGORIES = 20
+_FIRST = 1000
 GENE, NORM = "gene", "norm"
 _ANNOTATION = "obs:"
 #: Columns that tell where a spot is, not what.
@@ -108,7 +109,8 @@ def _says(column: Any) -> bool:
 
     if is_numeric_dtype(column) and not is_bool_dtype(column):
         return bool(np.isfinite(column.to_numpy(dtype=float, na_value=np.nan)).any())
-    return 1 <= column.nunique() <= MAX_CATEGORIES
+    first = column.iloc[:_FIRST].nunique()  # half a million barcodes take long to tell apart
+    return bool(first <= MAX_CATEGORIES and 1 <= column.nunique() <= MAX_CATEGORIES)
 
 
 def _annotation(entry: Entry, column: str) -> Coloured:
