@@ -66,7 +66,7 @@ def test_the_line_is_scipys(panel: GeneScatterPanel, session: Session) -> None:
 
 def test_a_lasso_selects_spots_and_spots_are_highlighted(qtbot: Any, panel: GeneScatterPanel, session: Session) -> None:
     xy, plot = pairs(session), panel.plot
-    way = around(xy[xy[:, 0] >= np.median(xy[:, 0])], 0.01)
+    way = around(xy[xy[:, 0] >= np.median(xy[:, 0])], 0.01 * np.ptp(xy, axis=0))
     drag(plot, way)
     np.testing.assert_array_equal(session.selection, np.flatnonzero(inside(way, xy)))
     assert 0 < len(session.selection) < 47
@@ -88,7 +88,7 @@ def test_a_rectangle_and_a_click(qtbot: Any, panel: GeneScatterPanel, session: S
     xy, plot = pairs(session), panel.plot
     qtbot.mouseClick(panel.tools.shapes["rectangle"], Qt.MouseButton.LeftButton)
     drawn_again(qtbot, plot)
-    corners = around(xy[xy[:, 1] >= np.median(xy[:, 1])], 0.02)
+    corners = around(xy[xy[:, 1] >= np.median(xy[:, 1])], 0.004 * np.ptp(xy, axis=0))
     drag(plot, corners[[0, 2]])
     np.testing.assert_array_equal(session.selection, np.flatnonzero(xy[:, 1] >= np.median(xy[:, 1])))
     drawn_again(qtbot, plot)

@@ -34,7 +34,7 @@ def draw_left_half(qtbot: Any, panel: RegionsPanel) -> Any:
     entry = panel.session.active
     assert entry is not None
     xy = entry.table.obsm["spatial"]
-    (x0, y0), (x1, y1), middle = xy.min(axis=0) - 5, xy.max(axis=0) + 5, np.median(xy[:, 0])
+    (x0, y0), (x1, y1), middle = xy.min(axis=0) - 5, xy.max(axis=0) + 5, np.median(xy[:, 0]) + 2
     layer = panel.layer()
     layer.add(np.array([(y0, x0), (y0, middle), (y1, middle), (y1, x0)]), shape_type="polygon")
     return xy[:, 0] < middle, x1

@@ -62,6 +62,7 @@ class Brush:
         canvas: Any = axes.figure.canvas
         self._heard = [
             canvas.mpl_connect("button_press_event", self._on_press),
+            canvas.mpl_connect("motion_notify_event", self._on_moved),
             canvas.mpl_connect("button_release_event", self._on_release),
         ]
 
@@ -87,9 +88,15 @@ class Brush:
     def _on_press(self, event: Any) -> None:
         self._pressed = (event.x, event.y) if event.inaxes is self._axes and event.button == 1 else None
 
+    def _on_moved(self, event: Any) -> None:
+        """Take a drag for no click, wherever it ends: a lasso ends where it began."""
+        at = self._pressed
+        if at is not None and max(abs(event.x - at[0]), abs(event.y - at[1])) > _CLICK_PX:
+            self._pressed = None
+
     def _on_release(self, event: Any) -> None:
         pressed, self._pressed = self._pressed, None
-        if pressed is None or max(abs(event.x - pressed[0]), abs(event.y - pressed[1])) > _CLICK_PX:
+        if pressed is None:
             return
         away = np.hypot(*(self._axes.transData.transform(self._points) - (event.x, event.y)).T)
         away = np.where(np.isfinite(away), away, np.inf)
