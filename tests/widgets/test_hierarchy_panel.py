@@ -115,8 +115,9 @@ def test_a_spot_has_its_cone_in_words_and_its_own_tiles(qtbot: Any, session: Ses
     place = tiny_slide.spots.ids.tolist().index(table.obs_names[11])
     spec = TileSpec(spot_um=told["spot_um"], niche_um=told["niche_um"])
     (batch,) = read_tiles(tiny_slide, spec, np.array([place]))
-    np.testing.assert_array_equal(pixels(view.tiles["spot"]), batch.spot[0])
-    np.testing.assert_array_equal(pixels(view.tiles["niche"]), batch.niche[0])
+    for name, tile in (("spot", batch.spot[0]), ("niche", batch.niche[0])):
+        shown = pixels(view.tiles[name]).astype(int)  # on a screen of few colours
+        np.testing.assert_allclose(shown, tile.astype(int), atol=8)
     assert view.captions["niche"].text() == f"Niche tile, {told['niche_um']:.4g} µm"
     qtbot.waitUntil(lambda: view.plot.axes is not None, timeout=60_000)
     session.select([12, 30])

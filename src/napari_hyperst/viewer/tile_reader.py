@@ -25,22 +25,23 @@ class SpotTiles:
 
     Attributes
     ----------
-    row
-        Of the spot in the prediction's table.
     spot, niche
         (pixels, pixels, 3) uint8 RGB.
     spot_um, niche_um
         Their sides in µm.
     """
 
-    row: int
     spot: NDArray[np.uint8]
     niche: NDArray[np.uint8]
     spot_um: float
     niche_um: float
 
 
-def read_in_thread(entry: Entry, row: int, told: Callable[[SpotTiles | HyperSTError], None]) -> None:
+#: The row of a spot in the prediction's table, and its tiles or what went wrong.
+Told = tuple[int, SpotTiles | HyperSTError]
+
+
+def read_in_thread(entry: Entry, row: int, told: Callable[[Told], None]) -> None:
     """Read the tiles of a spot in a thread.
 
     Parameters
@@ -50,7 +51,7 @@ def read_in_thread(entry: Entry, row: int, told: Callable[[SpotTiles | HyperSTEr
     row
         Of the spot in its table.
     told
-        A widget's method, called in the main thread with the tiles, or with what went wrong.
+        A widget's method, called in the main thread with the row, and with the tiles or what went wrong.
     """
     from napari.qt.threading import create_worker
 
@@ -63,15 +64,16 @@ def read_in_thread(entry: Entry, row: int, told: Callable[[SpotTiles | HyperSTEr
     worker.start()
 
 
-def _read(slide: Slide, spec: TileSpec, spot: int, row: int) -> SpotTiles | HyperSTError:
+def _read(slide: Slide, spec: TileSpec, spot: int, row: int) -> Told:
+    """Read tiles, or say what went wrong: an error alone, returned or not, the worker would raise."""
     from napari_hyperst.slides.tiles import niche_um, read_tiles
 
     try:
         if spot < 0:
             raise SlideError("the spot is no longer on the slide", where=slide.path, do="predict again")
         (batch,) = read_tiles(slide, spec, np.array([spot]), threads=1)
-        return SpotTiles(row, batch.spot[0], batch.niche[0], spec.spot_um, niche_um(slide, spec))
+        return row, SpotTiles(batch.spot[0], batch.niche[0], spec.spot_um, niche_um(slide, spec))
     except HyperSTError as error:
-        return error
-    except Exception as error:  # a library failed as no reader foresaw: of an error the worker prints a traceback
-        return SlideError(f"tiles cannot be read ({type(error).__name__}: {error})", where=slide.path)
+        return row, error
+    except Exception as error:  # a library failed as no reader foresaw
+        return row, SlideError(f"tiles cannot be read ({type(error).__name__}: {error})", where=slide.path)

@@ -10,10 +10,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.hierarchy import Hierarchy, SpotCone, disk_radius, from_disk, title_of
 from napari_hyperst.viewer.maps import EMBEDDING_TITLES, NO_COUNTS
-from napari_hyperst.viewer.tile_reader import SpotTiles, read_in_thread
+from napari_hyperst.viewer.tile_reader import SpotTiles, Told, read_in_thread
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.plot import FONT_PT, Plot
 from napari_hyperst.widgets.theme import Colours
@@ -188,12 +187,15 @@ class ConeView(QWidget):
             caption.setText(f"Reading {name} tile…")
         read_in_thread(entry, row, self._on_tiles)
 
-    def _on_tiles(self, told: SpotTiles | HyperSTError) -> None:
-        if isinstance(told, HyperSTError):
-            self._show_tiles(None)
-            self.captions["spot"].setText(str(told))
-        elif self._read is not None and told.row == self._read[1]:  # no other spot was selected meanwhile
-            self._show_tiles(told)
+    def _on_tiles(self, told: Told) -> None:
+        row, found = told
+        if self._read is None or row != self._read[1]:  # another spot was selected meanwhile
+            return
+        if isinstance(found, SpotTiles):
+            self._show_tiles(found)
+            return
+        self._show_tiles(None)
+        self.captions["spot"].setText(str(found))
 
     def _show_tiles(self, told: SpotTiles | None) -> None:
         if told is None:
