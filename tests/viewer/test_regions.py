@@ -155,7 +155,9 @@ def test_spots_are_in_the_polygon_that_is_drawn_around_them(session: Session) ->
     layer.data = []
     found = inside(session, drawn(session, triangle))
     (y0, x0), _, (y1, x1) = triangle
-    np.testing.assert_array_equal(found, (y - y0) * (x1 - x0) < (x - x0) * (y1 - y0))  # above the diagonal
+    above = (y - y0) * (x1 - x0) < (x - x0) * (y1 - y0)  # the diagonal
+    np.testing.assert_array_equal(found, above & (x < x1))
+    assert 0 < found.sum() < above.sum()
 
 
 def test_overlapping_regions_are_one(session: Session) -> None:
