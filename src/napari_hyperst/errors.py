@@ -85,5 +85,9 @@ class StoreError(HyperSTError):
     """A result cannot be written where it was asked to go."""
 
 
+class RegionError(HyperSTError):
+    """A region that was drawn on a slide cannot be compared with the rest, or the comparison cannot be written."""
+
+
 class HyperSTWarning(UserWarning):
     """Something the user should know before trusting a result."""

@@ -8,9 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 from anndata import AnnData
+from napari.components import ViewerModel
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 
+from napari_hyperst.slides import Slide, open_slide
+from napari_hyperst.viewer import session_of
+from napari_hyperst.viewer.session import Session
 from napari_hyperst.widgets.process import Child
 
 SCRIPT = Path(__file__).with_name("scripted_child.py")
@@ -22,6 +26,29 @@ def table_file(tiny_table: AnnData, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("tables") / "prediction.h5ad"
     tiny_table.copy().write_h5ad(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_slide(tiny_section: Path) -> Slide:
+    """Return the tiny section, open."""
+    return open_slide(tiny_section)
+
+
+@pytest.fixture
+def empty_session() -> Session:
+    """Return the session of a viewer without a window, in which no slide is open."""
+    viewer = ViewerModel()
+    session = session_of(viewer)
+    session.keep = viewer  # type: ignore[attr-defined]  # a session does not keep its viewer alive
+    return session
+
+
+@pytest.fixture
+def session(empty_session: Session, tiny_slide: Slide, tiny_table: AnnData) -> Session:
+    """Return a session in which the tiny section is predicted."""
+    entry = empty_session.add(tiny_slide)
+    empty_session.set_prediction(entry.key, tiny_table.copy(), "table_hyperst")
+    return empty_session
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from napari_hyperst.viewer.hover import describe_spot
 from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize, spot_metadata
 from napari_hyperst.viewer.maps import Map, limits_of, values_of
 from napari_hyperst.viewer.preferences import colormap, percentiles
+from napari_hyperst.viewer.regions import region_layer
 from napari_hyperst.viewer.side_by_side import SideBySide
 from napari_hyperst.viewer.tissue import watch
 
@@ -225,6 +226,7 @@ class Overlays:
             resize(spots, entry.slide.spots.diameter_um)
             for layer in self.of(entry):
                 follow(layer, spots)
-            outlined = footprint_layer(self._session.viewer, entry.key)
-            if outlined is not None:
-                place_footprints(outlined, spots)
+            viewer = self._session.viewer
+            for found in (footprint_layer(viewer, entry.key), region_layer(viewer, entry.key)):
+                if found is not None:
+                    place_footprints(found, spots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.viewer.opening import open_in_thread
 from napari_hyperst.viewer.overlays import Overlays
 from napari_hyperst.viewer.preferences import events
+from napari_hyperst.viewer.rows import Rows
+from napari_hyperst.viewer.selection import Selection
 from napari_hyperst.viewer.stored import stored_predictions
 from napari_hyperst.viewer.tissue import lay, settle
 
@@ -62,6 +65,8 @@ class Session:
     prediction_changed = Signal()
     #: Another gene or another map is shown.
     shown_changed = Signal()
+    #: Other spots are selected.
+    selection_changed = Signal()
     #: How many slides are being opened.
     opening_changed = Signal(int)
     #: A slide could not be opened as nothing tells its scale: with µm/px in its ref it can.
@@ -82,6 +87,7 @@ class Session:
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.inserted.connect(self.overlays.on_inserted)
         events("colours").connect(self.refresh)
+        self._selected = Selection(self)
 
     @property
     def viewer(self) -> ViewerModel:
@@ -100,6 +106,15 @@ class Session:
     def opening(self) -> int:
         """How many slides are being opened."""
         return self._opening
+
+    @property
+    def selection(self) -> Rows:
+        """(k,) rows of the active prediction's table that are selected, in order."""
+        return self._selected.rows
+
+    def select(self, rows: Iterable[int]) -> None:
+        """Select other rows of the active prediction's table, here and in the layers of the active slide."""
+        self._selected.set(rows)
 
     def open(self, ref: SlideRef) -> None:
         """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification.
