@@ -45,9 +45,12 @@ def perform(task: AnyTask, folder: Path, report: Report) -> None:
             from napari_hyperst.jobs.job import Job
             from napari_hyperst.training import resume
 
-            def check() -> None:
-                if Job(folder).asked("stop"):
+            job = Job(folder)
+
+            def check() -> bool:
+                if job.asked("stop"):
                     raise Stopped
+                return job.asked("pause")
 
             resume(folder, report, check)  # from its first step, where it has taken none
 

@@ -11,7 +11,9 @@ from typing import Any
 #: The kinds that end a task.
 ENDINGS = ("done", "stopped", "error")
 #: All kinds.
-KINDS = ("start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", *ENDINGS)
+KINDS = (
+    "start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", "paused", "resumed", *ENDINGS
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
