@@ -81,12 +81,18 @@ class EventReader:
         self.path = path
         self._offset = 0
 
-    def new(self) -> list[Event]:
-        """Return the events that were told since the last call; a line that is not whole yet is left for the next."""
+    def new(self, most_bytes: int = -1) -> list[Event]:
+        """Return the events that were told since the last call; a line that is not whole yet is left for the next.
+
+        Parameters
+        ----------
+        most_bytes
+            The most to read in this call, many lines long; all there is by default.
+        """
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
-                text = file.read()
+                text = file.read(most_bytes)
         except FileNotFoundError:
             return []
         whole = text[: text.rfind(b"\n") + 1]

@@ -1,0 +1,436 @@
+"""Fine-tuning: a form for a new run, and the runs there are, each in a process that outlives the window."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QMessageBox,
+    QPushButton,
+    QScrollArea,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_hyperst.errors import HyperSTError
+from napari_hyperst.jobs.job import Job
+from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
+from napari_hyperst.nouns.snapshot import ValidationSnapshot
+from napari_hyperst.nouns.tasks import ShareTask, TrainTask
+from napari_hyperst.viewer import preferences
+from napari_hyperst.viewer.training_map import hide_validation, show_validation
+from napari_hyperst.widgets.process import Child
+from napari_hyperst.widgets.training_help import Helper
+from napari_hyperst.widgets.training_pages import ask_repository, ask_throw_away, show_card, show_picture
+from napari_hyperst.widgets.training_run import TrainingRun
+from napari_hyperst.widgets.training_setup import TrainingSetup
+
+if TYPE_CHECKING:
+    from napari_hyperst.viewer.session import Session
+
+_NEW, _OPEN = "New run", "Open a run…"
+#: How often a run is looked at, in ms: one at work, one that may be started by somebody else, and while catching up.
+_LIVE_MS, _IDLE_MS, _CATCH_UP_MS = 200, 2000, 10
+#: After how long a run that was asked to stop is terminated and killed; and one that is thrown away.
+_STOP_MS, _CANCEL_MS = (60_000, 70_000), (3_000, 5_000)
+
+
+class FinetunePanel(QWidget):
+    """Fine-tune a model on slides, watch it, and use what it has become.
+
+    It can stand alone in a dock.
+
+    Parameters
+    ----------
+    session
+        What the viewer shows.
+    child
+        The process that makes plans and writes checkpoints to share; its own, unless a test gives another.
+    """
+
+    #: What its section of the workbench is headed, and whether it takes the height that others leave.
+    title: ClassVar[str] = "Fine-tune"
+    grows: ClassVar[bool] = False
+    #: The user wants the active slide predicted with this checkpoint, by its folder.
+    predict_asked = Signal(str)
+    #: Its state in a line is another.
+    state_changed = Signal(str)
+
+    def __init__(self, session: Session, child: Child | None = None) -> None:
+        super().__init__()
+        self.session = session
+        self.state = ""
+        self.run: RunFollower | None = None
+        self._asked = ""
+        self._map_of: tuple[int, str] | None = None
+        self._elsewhere: list[Path] = []
+        self._docked = False
+        self._links: list[tuple[Any, Callable[..., Any]]] = []
+        self.helper = Helper(child)
+        self.setup = TrainingSetup(preferences.device())
+        self.page = TrainingRun()
+        self.runs = QComboBox()
+        self.runs.setToolTip("A new run, or one that there is: also one that goes on since napari was closed")
+        self.runs.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.folder = QPushButton("Open…")
+        self.folder.setToolTip("Open the folder of a run that was started in a terminal")
+        row = QHBoxLayout()
+        row.addWidget(self.runs, 1)
+        row.addWidget(self.folder)
+        self.pages = QStackedWidget()
+        self.pages.addWidget(self.setup)
+        self.pages.addWidget(self.page)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(4, 4, 4, 4)
+        column.setSpacing(6)
+        column.addLayout(row)
+        column.addWidget(self.pages)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inside)
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addWidget(scroll)
+        self.setMinimumWidth(320)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._poll)
+        self._ends: list[QTimer] = []
+        self._connect()
+        self._on_theme()
+        self.setup.slides.follow(session)
+        self.list_runs()
+        self._open_live()
+
+    def sizeHint(self) -> QSize:
+        """Return a size that leaves a laptop's screen to the slide."""
+        return QSize(380, 620)
+
+    def list_runs(self) -> None:
+        """List the runs there are now; the one that is shown stays."""
+        jobs = [*list_runs(), *(Job(folder) for folder in self._elsewhere)]
+        shown = None if self.run is None else str(self.run.job.folder)
+        self.runs.blockSignals(True)
+        self.runs.clear()
+        self.runs.addItem(_NEW, None)
+        for job in jobs:
+            self.runs.addItem(job.folder.name, str(job.folder))
+        self.runs.setCurrentIndex(max(0, self.runs.findData(shown)) if shown else 0)
+        self.runs.blockSignals(False)
+        self.setup.list_checkpoints()
+
+    def show_new(self) -> None:
+        """Show the form of a new run; one that is at work goes on."""
+        self._let_go_of_run()
+        self._timer.stop()
+        self._show_page(self.setup)
+        self.runs.setCurrentIndex(0)
+        self._say("")
+
+    def open_run(self, folder: Path) -> None:
+        """Follow a run, at work or not.
+
+        Raises
+        ------
+        HyperSTError
+            If the folder is no run's.
+        """
+        if not is_run(folder):
+            raise HyperSTError("is no training run", where=folder, do="give the folder of a run")
+        if self.runs.findData(str(folder)) < 0:
+            self._elsewhere.append(folder)
+        self._follow(RunFollower(Job(folder)))
+
+    def start(self) -> None:
+        """Start the run that the form describes."""
+        try:
+            run = RunFollower(self.setup.create())
+            run.start()
+        except (HyperSTError, OSError) as error:
+            self._error(str(error))
+            return
+        self.helper.rest()  # the trainer may need the memory
+        self._follow(run)
+
+    def let_go(self) -> None:
+        """End what outlives the widget; a run at work goes on."""
+        for signal, slot in self._links:
+            with contextlib.suppress(Exception):
+                signal.disconnect(slot)
+        self._links.clear()
+        self._timer.stop()
+        self.helper.close()
+
+    def event(self, event: QEvent) -> bool:
+        """End with the dock: napari takes the widget out of it, and does not delete it."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self.let_go()
+                self.deleteLater()
+        return bool(super().event(event))
+
+    # -- within
+
+    def _connect(self) -> None:
+        self.runs.activated.connect(self._on_run_chosen)
+        self.folder.clicked.connect(self._on_open)
+        self.setup.plan_asked.connect(self._on_plan_asked)
+        self.setup.started.connect(self.start)
+        self.helper.said.connect(self.setup.planning)
+        self.helper.planned.connect(self.setup.show_plan)
+        self.helper.failed.connect(self._on_not_planned)
+        self.helper.shared.connect(self._on_shared)
+        self.helper.devices_found.connect(self._on_devices)
+        page = self.page
+        page.pause_asked.connect(lambda: self._ask("pause"))
+        page.resume_asked.connect(self._on_resume)
+        page.stop_asked.connect(self._on_stop)
+        page.cancel_asked.connect(self._on_cancel)
+        page.load_asked.connect(self._on_load)
+        page.card_asked.connect(lambda: self._with_best(show_card))
+        page.curves_asked.connect(lambda: self._with_best(show_picture))
+        page.export_asked.connect(self._on_export)
+        page.push_asked.connect(self._on_push)
+        page.map_asked.connect(self._on_map_asked)
+        for signal, slot in (
+            (self.session.slides_changed, self._on_slides),
+            (self.session.viewer.events.theme, self._on_theme),
+        ):
+            signal.connect(slot)
+            self._links.append((signal, slot))
+        QApplication.instance().aboutToQuit.connect(self.let_go)
+
+    def _open_live(self) -> None:
+        """Follow the run that is at work, if there is one: napari was closed meanwhile."""
+        for job in list_runs():
+            status = job.status()
+            if status is not None and status.running:
+                self._follow(RunFollower(job))
+                return
+
+    def _follow(self, run: RunFollower) -> None:
+        self._let_go_of_run()
+        self.run = run
+        self.list_runs()
+        task = run.job.task
+        if isinstance(task, TrainTask) and task.config.gene_list:
+            self.page.set_genes(sorted(task.config.gene_list))
+        self._show_page(self.page)
+        self._poll()
+
+    def _let_go_of_run(self) -> None:
+        if self.run is not None:
+            hide_validation(self.session.viewer, self.run.job.folder)
+        for timer in self._ends:
+            timer.stop()
+        self._ends.clear()
+        self.run, self._asked, self._map_of = None, "", None
+
+    def _show_page(self, page: QWidget) -> None:
+        self.pages.setCurrentWidget(page)
+        for other in (self.setup, self.page):  # a stack is as high as its highest page otherwise
+            policy = other.sizePolicy()
+            policy.setVerticalPolicy(policy.Policy.Preferred if other is page else policy.Policy.Ignored)
+            other.setSizePolicy(policy)
+
+    def _poll(self) -> None:
+        run = self.run
+        if run is None:
+            return
+        before = run.progress.state
+        new = run.poll()
+        told = run.progress
+        kinds = {event.kind for event in new}
+        if self._asked == "pause" and told.state != "training" and told.state != "preparing":
+            self._asked = ""
+        if self._asked == "cancel" and not run.alive:
+            self._throw_away(run)
+            return
+        if self._asked == "stop" and not told.live:
+            self._asked = ""
+            self._ends.clear()
+        self.page.show_run(run, asked=self._asked)
+        if kinds & {"step", "epoch", "start"} or before != told.state or self.page.curves is None:
+            self.page.draw(run)
+        if not new:
+            self._show_map()
+            if before != told.state and not told.live:
+                self.list_runs()
+        pace = _CATCH_UP_MS if new and not told.live else _LIVE_MS if told.live or run.alive else _IDLE_MS
+        self._timer.start(pace)
+        self._say(self.page.title.text())
+
+    def _ask(self, request: str) -> None:
+        if self.run is None:
+            return
+        try:
+            self.run.ask(request)
+        except OSError as error:
+            self._error(f"{self.run.job.folder}: cannot be written ({error.strerror})")
+            return
+        self._asked = "" if request == "go on" else request
+        self._poll()
+
+    def _on_resume(self) -> None:
+        run = self.run
+        if run is None:
+            return
+        if run.progress.state == "paused":
+            self._ask("go on")
+            return
+        try:
+            run.start()
+        except OSError as error:
+            self._error(f"it cannot be started ({error.strerror})")
+        self._poll()
+
+    def _on_stop(self) -> None:
+        if self._asked == "stop" and self.run is not None:
+            self.run.end(kill=True)
+            return
+        self._ask("stop")
+        self._end_after(_STOP_MS)
+
+    def _on_cancel(self) -> None:
+        if self.run is None or not ask_throw_away(self, self.run.job.folder.name):
+            return
+        self._ask("stop")
+        self._asked = "cancel"
+        self._end_after(_CANCEL_MS)
+        self._poll()
+
+    def _end_after(self, times_ms: tuple[int, int]) -> None:
+        """Terminate and then kill a process that does not hear, so that none is left at work unasked."""
+        run = self.run
+        for kill, ms in enumerate(times_ms):
+            timer = QTimer(self)
+            timer.setSingleShot(True)
+            timer.timeout.connect(lambda kill=kill: run.end(kill=bool(kill)) if run is not None and run.alive else None)
+            timer.start(ms)
+            self._ends.append(timer)
+
+    def _throw_away(self, run: RunFollower) -> None:
+        folder = run.job.folder
+        self.show_new()
+        shutil.rmtree(folder, ignore_errors=True)
+        self._elsewhere = [one for one in self._elsewhere if one != folder]
+        self.list_runs()
+
+    def _on_load(self) -> None:
+        best = None if self.run is None else self.run.best()
+        if best is not None:
+            self.predict_asked.emit(str(best))
+
+    def _with_best(self, show: Callable[[QWidget, Path], None]) -> None:
+        best = None if self.run is None else self.run.best()
+        if best is not None:
+            show(self, best)
+
+    def _on_export(self) -> None:
+        if self.run is None:
+            return
+        suggested = Path.home() / self.run.job.folder.name
+        name, _ = QFileDialog.getSaveFileName(self, "New folder of the checkpoint", str(suggested))
+        if name:
+            self.helper.share(ShareTask(run=self.run.job.folder, out=Path(name)))
+
+    def _on_push(self) -> None:
+        best = None if self.run is None else self.run.best()
+        if self.run is None or best is None:
+            return
+        asked = ask_repository(self, best)
+        if asked is not None:
+            name, private = asked
+            self.helper.share(ShareTask(run=self.run.job.folder, repository=name, private=private))
+
+    def _on_shared(self, where: str) -> None:
+        QMessageBox.information(self, "Fine-tune", f"The checkpoint is here:\n{where}")
+
+    def _on_map_asked(self) -> None:
+        self._map_of = None
+        if self.run is not None and not self.page.shown.isChecked():
+            hide_validation(self.session.viewer, self.run.job.folder)
+        self._show_map()
+
+    def _show_map(self) -> None:
+        """Show the validation map of the last epoch, of the gene that is chosen."""
+        run = self.run
+        if run is None or run.progress.snapshot == 0 or not self.page.shown.isChecked():
+            return
+        wanted = (run.progress.snapshot, self.page.gene.currentText())
+        if wanted == self._map_of:
+            return
+        with contextlib.suppress(HyperSTError):  # it is being replaced, or was deleted by hand
+            snapshot = ValidationSnapshot.read(run.job.folder)
+            self.page.set_genes(sorted(snapshot.genes.tolist()))
+            gene = self.page.gene.currentText()
+            if gene in snapshot.genes and show_validation(self.session, snapshot, gene, run.job.folder):
+                self._map_of = (run.progress.snapshot, gene)
+
+    def _on_plan_asked(self) -> None:
+        task = self.setup.task()
+        if task is not None and self.pages.currentWidget() is self.setup:
+            self.helper.plan(task)
+
+    def _on_not_planned(self, message: str, expected: bool) -> None:
+        if expected:
+            self.setup.show_trouble(message)
+        else:
+            self.setup.no_plan(message)
+
+    def _on_devices(self, reasons: dict[str, str]) -> None:
+        self.setup.form.show_devices({kind: ("" if why else "found", why) for kind, why in reasons.items()})
+
+    def _on_slides(self) -> None:
+        self.setup.slides.follow(self.session)
+        self._map_of = None if self._map_of is None else self._map_of
+        self._show_map()
+
+    def _on_theme(self, *_: object) -> None:
+        from napari.utils.theme import get_theme
+
+        theme = get_theme(self.session.viewer.theme)
+        self.page.set_theme(*(getattr(theme, name).as_hex("long") for name in ("background", "text", "current")))
+
+    def _on_run_chosen(self, _index: int) -> None:
+        folder = self.runs.currentData()
+        if folder is None:
+            self.show_new()
+            return
+        try:
+            self.open_run(Path(folder))
+        except HyperSTError as error:
+            self._error(str(error))
+            self.list_runs()
+
+    def _on_open(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder of a run")
+        if folder:
+            try:
+                self.open_run(Path(folder))
+            except HyperSTError as error:
+                self._error(str(error))
+
+    def _say(self, line: str) -> None:
+        if line != self.state:
+            self.state = line
+            self.state_changed.emit(line)
+
+    def _error(self, message: str) -> None:
+        from napari.utils.notifications import show_error
+
+        show_error(message)

@@ -1,0 +1,148 @@
+"""Curves of a run while it trains: every term of the loss, curvature, temperature and PCC, in the colours of napari."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from qtpy.QtCore import QSize
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QSizePolicy
+
+from napari_hyperst.jobs.progress import RunProgress
+
+# Okabe and Ito's colours, which most colour-blind people tell apart; the first three are read on dark and on light.
+_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#999999", "#B8A800")
+_VALIDATION = "validation/"
+#: Title of each plot, and which numbers are in it: whole names, or beginnings that end in a slash.
+_PLOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Loss", ("total", "prediction")),
+    ("Validation PCC", ("validation/pcc",)),
+    ("Contrastive", ("contrastive/",)),
+    ("Entailment", ("entailment/", "intra/", "cross", "intra")),
+    ("Curvature", ("curvature",)),
+    ("Temperature", ("temperature",)),
+)
+_SHORT = {"spot": "s", "niche": "n", "image": "img", "gene": "gene"}
+#: Height of a row of plots in px, and points of an inch.
+_ROW_PX, _FONT = 132, 7.0
+_LEAST_RATIO = 30.0
+
+
+class TrainingCurves(FigureCanvasQTAgg):
+    """Six small plots; solid is training, dashed is validation, faint the loss of single steps."""
+
+    def __init__(self) -> None:
+        self._colours: Mapping[str, str] = {"background": "#262930", "text": "#f0f1f2", "line": "#5a626c"}
+        self._told: RunProgress | None = None
+        super().__init__(Figure(dpi=100))
+        self.axes: list[Axes] = list(self.figure.subplots(3, 2).flat)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setFixedHeight(3 * _ROW_PX)
+        self.setToolTip("Solid: training, at the end of each epoch. Dashed: validation. Faint: the loss of each step.")
+
+    def sizeHint(self) -> QSize:
+        """Return a size that fits a dock."""
+        return QSize(340, 3 * _ROW_PX)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """Leave the wheel to the panel around it."""
+        event.ignore()
+
+    def set_theme(self, background: str, text: str, line: str) -> None:
+        """Draw in other colours, each as ``#rrggbb``."""
+        self._colours = {"background": background, "text": text, "line": line}
+        if self._told is not None:
+            self.show_run(self._told)
+
+    def show_run(self, told: RunProgress) -> None:
+        """Draw what a run has told."""
+        self._told = told
+        self.figure.set_facecolor(self._colours["background"])
+        for axes, (title, wanted) in zip(self.axes, _PLOTS, strict=True):
+            self._draw(axes, title, _curves(told, wanted), told)
+        self.figure.subplots_adjust(left=0.115, right=0.985, top=0.95, bottom=0.06, wspace=0.27, hspace=0.48)
+        self.draw_idle()
+
+    # -- within
+
+    def _draw(self, axes: Axes, title: str, curves: Mapping[str, Mapping[int, float]], told: RunProgress) -> None:
+        axes.clear()
+        axes.set_facecolor(self._colours["background"])
+        axes.set_title(title, fontsize=_FONT + 1, loc="left", color=self._colours["text"], pad=3)
+        axes.tick_params(labelsize=_FONT - 0.5, colors=self._colours["text"], length=2, pad=1.5)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(self._colours["line"])
+        axes.grid(color=self._colours["line"], lw=0.4, alpha=0.5)
+        axes.set_axisbelow(True)
+        shown: list[float] = []
+        if title == "Loss" and told.losses:
+            at, losses = np.array(told.losses).T
+            axes.plot(at, losses, color=_COLOURS[0], lw=0.7, alpha=0.45)
+            shown += losses.tolist()
+        for (name, values), colour in zip(curves.items(), cycle(_COLOURS), strict=False):
+            shown += self._line(axes, values, colour, "-", _label(name))
+            held_out = told.curves.get(_held_out(name), {})
+            if held_out and not name.startswith(_VALIDATION):
+                shown += self._line(axes, held_out, colour, (0, (3, 1.5)), None)
+        if not shown:
+            axes.text(
+                0.5, 0.5, _nothing(title, told), transform=axes.transAxes, ha="center", va="center", fontsize=_FONT,
+                color=self._colours["text"], alpha=0.6,
+            )  # fmt: skip
+            axes.set_xticks([])
+            axes.set_yticks([])
+            return
+        axes.set_xlim(0, max(told.epoch, 1, *(at for at, _ in told.losses[-1:])) * 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
+        finite = np.array(shown)[np.isfinite(shown)]
+        if title == "Loss" and len(finite) and finite.min() > 0 and finite.max() / finite.min() > _LEAST_RATIO:
+            axes.set_yscale("log")
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        if len(curves) > 1:
+            axes.legend(
+                fontsize=_FONT - 1, frameon=False, labelcolor=self._colours["text"], loc="upper right",
+                handlelength=1.0, borderaxespad=0.1, labelspacing=0.15, handletextpad=0.4, ncols=1 + (len(curves) > 4), columnspacing=0.8,
+            )  # fmt: skip
+
+    def _line(
+        self, axes: Axes, values: Mapping[int, float], colour: str, style: Any, label: str | None
+    ) -> Sequence[float]:
+        epochs, numbers = list(values), list(values.values())
+        marker = "o" if len(epochs) <= 12 else ""
+        axes.plot(epochs, numbers, color=colour, lw=1.2, ls=style, marker=marker, ms=2.2, label=label)
+        return numbers
+
+
+def _curves(told: RunProgress, wanted: tuple[str, ...]) -> dict[str, dict[int, float]]:
+    """Return the curves of a plot, in the order in which they were told."""
+    begins = tuple(name for name in wanted if name.endswith("/"))
+    return {
+        name: values for name, values in told.curves.items() if name in wanted or (begins and name.startswith(begins))
+    }
+
+
+def _held_out(name: str) -> str:
+    return f"{_VALIDATION}mse" if name == "prediction" else f"{_VALIDATION}{name}"
+
+
+def _nothing(title: str, told: RunProgress) -> str:
+    if title == "Validation PCC" and told.epoch:
+        return "nothing is held out"
+    return "after the first epoch" if not told.epoch else "not of this method"
+
+
+def _label(name: str) -> str:
+    """Return a name as a legend has room for it: ``s img → n gene`` of spot image and niche gene."""
+    last = name.rpartition("/")[2]
+    parent, arrow, child = last.partition("__")
+    words = [" ".join(_SHORT.get(word, word) for word in part.split("_")) for part in (parent, child) if part]
+    return " → ".join(words) if arrow else last.replace("_", " ")
