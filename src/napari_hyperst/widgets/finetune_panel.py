@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QMessageBox,
     QPushButton,
     QScrollArea,
-    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -56,6 +55,8 @@ class FinetunePanel(QWidget):
         What the viewer shows.
     child
         The process that makes plans and writes checkpoints to share; its own, unless a test gives another.
+    scrolls
+        Whether it scrolls by itself, as alone in a dock; not within what does.
     """
 
     #: What its section of the workbench is headed, and whether it takes the height that others leave.
@@ -66,7 +67,7 @@ class FinetunePanel(QWidget):
     #: Its state in a line is another.
     state_changed = Signal(str)
 
-    def __init__(self, session: Session, child: Child | None = None) -> None:
+    def __init__(self, session: Session, child: Child | None = None, *, scrolls: bool = True) -> None:
         super().__init__()
         self.session = session
         self.state = ""
@@ -87,23 +88,17 @@ class FinetunePanel(QWidget):
         row = QHBoxLayout()
         row.addWidget(self.runs, 1)
         row.addWidget(self.folder)
-        self.pages = QStackedWidget()
-        self.pages.addWidget(self.setup)
-        self.pages.addWidget(self.page)
-        inside = QWidget()
+        inside = _Tall()
         column = QVBoxLayout(inside)
         column.setContentsMargins(4, 4, 4, 4)
         column.setSpacing(6)
         column.addLayout(row)
-        column.addWidget(self.pages)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inside)
+        column.addWidget(self.setup)
+        column.addWidget(self.page)
+        column.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(scroll)
+        whole.addWidget(_scrolling(inside) if scrolls else inside)
         self.setMinimumWidth(320)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
@@ -111,6 +106,7 @@ class FinetunePanel(QWidget):
         self._connect()
         self._on_theme()
         self.setup.slides.follow(session)
+        self._show_page(self.setup)
         self.list_runs()
         self._open_live()
 
@@ -241,11 +237,8 @@ class FinetunePanel(QWidget):
         self.run, self._asked, self._map_of = None, "", None
 
     def _show_page(self, page: QWidget) -> None:
-        self.pages.setCurrentWidget(page)
-        for other in (self.setup, self.page):  # a stack is as high as its highest page otherwise
-            policy = other.sizePolicy()
-            policy.setVerticalPolicy(policy.Policy.Preferred if other is page else policy.Policy.Ignored)
-            other.setSizePolicy(policy)
+        self.setup.setVisible(page is self.setup)
+        self.page.setVisible(page is self.page)
 
     def _poll(self) -> None:
         run = self.run
@@ -383,7 +376,7 @@ class FinetunePanel(QWidget):
 
     def _on_plan_asked(self) -> None:
         task = self.setup.task()
-        if task is not None and self.pages.currentWidget() is self.setup:
+        if task is not None and self.run is None:
             self.helper.plan(task)
 
     def _on_not_planned(self, message: str, expected: bool) -> None:
@@ -404,7 +397,7 @@ class FinetunePanel(QWidget):
         from napari.utils.theme import get_theme
 
         theme = get_theme(self.session.viewer.theme)
-        self.page.set_theme(*(getattr(theme, name).as_hex("long") for name in ("background", "text", "current")))
+        self.page.set_theme(*(getattr(theme, name).as_hex("long") for name in ("background", "text", "primary")))
 
     def _on_run_chosen(self, _index: int) -> None:
         folder = self.runs.currentData()
@@ -434,3 +427,24 @@ class FinetunePanel(QWidget):
         from napari.utils.notifications import show_error
 
         show_error(message)
+
+
+class _Tall(QWidget):
+    """A widget as high as its wrapped lines need at its width: Qt's layouts alone would squeeze what is below them."""
+
+    def event(self, event: QEvent) -> bool:
+        handled = bool(super().event(event))
+        if event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize) and self.layout() is not None:
+            height = self.layout().totalHeightForWidth(self.width())
+            if height > 0 and height != self.minimumHeight():
+                self.setMinimumHeight(height)
+        return handled
+
+
+def _scrolling(inside: QWidget) -> QScrollArea:
+    scroll = QScrollArea()
+    scroll.setWidgetResizable(True)
+    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setWidget(inside)
+    return scroll

@@ -108,9 +108,14 @@ class TrainingCurves(FigureCanvasQTAgg):
         else:
             axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         if len(curves) > 1:
+            low, high = axes.get_ylim()
+            rows = -(-len(curves) // (1 + (len(curves) > 4)))
+            if axes.get_yscale() == "linear":  # room for the legend above the curves
+                axes.set_ylim(low, high + 0.13 * rows * (high - low))
             axes.legend(
                 fontsize=_FONT - 1, frameon=False, labelcolor=self._colours["text"], loc="upper right",
-                handlelength=1.0, borderaxespad=0.1, labelspacing=0.15, handletextpad=0.4, ncols=1 + (len(curves) > 4), columnspacing=0.8,
+                handlelength=1.0, borderaxespad=0.1, labelspacing=0.15, handletextpad=0.4, columnspacing=0.8,
+                ncols=1 + (len(curves) > 4),
             )  # fmt: skip
 
     def _line(

@@ -188,7 +188,7 @@ class TrainingForm(QWidget):
     def _add(self, form: QFormLayout, name: str, title: str) -> None:
         field = self.fields[name]
         field.tooltip = self._tooltip(name)
-        field.native.setMinimumWidth(60)
+        field.native.setMinimumSize(60, field.native.sizeHint().height())
         label = QLabel(title)
         label.setToolTip(field.tooltip)
         form.addRow(label, field.native)

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPlainTextEdit,
     QSpinBox,
-    QStackedWidget,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -51,15 +50,14 @@ class TrainingGenes(QWidget):
         self.text.setPlaceholderText("Symbols or Ensembl ids, in any way apart: FASN, ERBB2 COL1A1 …")
         self.text.setFixedHeight(64)
         self.checkpoint = QComboBox()
-        self.pages = QStackedWidget()
-        for page in (self.count, self.text, self.checkpoint):
-            self.pages.addWidget(page)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
         self.summary.setTextFormat(Qt.TextFormat.PlainText)
         self.more = QToolButton()
         self.more.setText("Show them all")
         self.more.setAutoRaise(True)
+        self.more.setArrowType(Qt.ArrowType.DownArrow)
+        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.more.setCheckable(True)
         self.all = QPlainTextEdit()
         self.all.setReadOnly(True)
@@ -72,7 +70,7 @@ class TrainingGenes(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addLayout(form)
-        for widget in (self.pages, self.summary, self.more, self.all):
+        for widget in (self.count, self.text, self.checkpoint, self.summary, self.more, self.all):
             layout.addWidget(widget)
         self._typing = QTimer(self)
         self._typing.setSingleShot(True)
@@ -133,8 +131,8 @@ class TrainingGenes(QWidget):
         for slide in plan.slides:
             if slide.missing:
                 few = ", ".join(slide.missing[:3]) + (", …" if len(slide.missing) > 3 else "")
-                does = "is not measured by them" if not slide.spots else "so they are left out"
-                lines.append(f"{slide.name} lacks {len(slide.missing)} ({few}); {does}.")
+                does = "is not measured by them" if not slide.spots else "left out of the panel"
+                lines.append(f"{slide.name} lacks {len(slide.missing)} ({few}): {does}.")
                 details.append(f"\nMissing on {slide.name}:\n{' '.join(slide.missing)}")
         self.say("\n".join(lines))
         self.all.setPlainText("\n".join(details))
@@ -148,11 +146,6 @@ class TrainingGenes(QWidget):
         self.more.setChecked(False)
 
     def _on_how(self, index: int) -> None:
-        self.pages.setCurrentIndex(index)
-        for number in range(self.pages.count()):  # a stack is as high as its highest page otherwise
-            policy = self.pages.widget(number).sizePolicy()
-            kind = policy.Policy.Preferred if number == index else policy.Policy.Ignored
-            policy.setVerticalPolicy(kind)
-            self.pages.widget(number).setSizePolicy(policy)
-        self.pages.setFixedHeight(self.pages.widget(index).sizeHint().height() if index != 1 else 64)
+        for number, page in enumerate((self.count, self.text, self.checkpoint)):
+            page.setVisible(number == index)
         self.changed.emit()

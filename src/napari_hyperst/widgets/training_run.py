@@ -116,7 +116,6 @@ class TrainingRun(QWidget):
             self.title, self.bar, self.detail, self.note, self.lines, self.working, self.ended, self.map_row
         ):  # fmt: skip
             self._column.addWidget(widget)
-        self._column.addStretch(1)
         for button, signal in (
             (self.pause, self.pause_asked), (self.resume, self.resume_asked), (self.stop, self.stop_asked),
             (self.cancel, self.cancel_asked), (self.load, self.load_asked), (self.card, self.card_asked),
@@ -147,7 +146,7 @@ class TrainingRun(QWidget):
 
             self.curves = TrainingCurves()
             self.curves.set_theme(*self._theme)
-            self._column.insertWidget(self._column.count() - 1, self.curves)
+            self._column.addWidget(self.curves)
         self.curves.show_run(run.progress)
 
     def show_run(self, run: RunFollower, *, asked: str = "") -> None:

@@ -75,7 +75,6 @@ class TrainingSetup(QWidget):
         layout.addWidget(_box("Settings", self.form))
         layout.addWidget(self.estimate)
         layout.addWidget(self.button)
-        layout.addStretch(1)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)

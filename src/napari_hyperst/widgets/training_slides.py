@@ -64,6 +64,7 @@ class TrainingSlides(QWidget):
         super().__init__(parent)
         self._rows: dict[Path, _Row] = {}
         self._folders: set[Path] = set()
+        self._shown: list[Path] = []
         self.table = QTableWidget(0, 3)
         self.table.setHorizontalHeaderLabels(["Slide", "Use", "Patient"])
         self.table.verticalHeader().hide()
@@ -183,23 +184,12 @@ class TrainingSlides(QWidget):
     # -- within
 
     def _show(self) -> None:
+        if self._shown != list(self._rows):
+            self._list()
         self.table.blockSignals(True)
-        self.table.setRowCount(len(self._rows))
         for number, row in enumerate(self._rows.values()):
-            name = QTableWidgetItem(row.name)
-            name.setFlags(Qt.ItemFlag.ItemIsEnabled if not row.why_not else Qt.ItemFlag.NoItemFlags)
-            name.setToolTip(f"{row.path}: {row.why_not}" if row.why_not else str(row.path))
-            patient = QTableWidgetItem(row.patient)
-            patient.setToolTip("Whose section it is; sections of one patient are not independent")
-            use = QComboBox()
-            use.addItems([TRAIN, VALIDATE, LEAVE])
-            use.setCurrentText(row.use if not row.why_not else LEAVE)
-            use.setEnabled(not row.why_not)
-            use.setToolTip(name.toolTip())
-            use.activated.connect(lambda _i, box=use, path=row.path: self.set_use(path, box.currentText()))
-            self.table.setItem(number, 0, name)
-            self.table.setCellWidget(number, 1, use)
-            self.table.setItem(number, 2, patient)
+            self.table.item(number, 2).setText(row.patient)
+            self.table.cellWidget(number, 1).setCurrentText(row.use if not row.why_not else LEAVE)
         self.table.blockSignals(False)
         shown = min(max(len(self._rows), 1), 5)
         self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + 30 * shown + 4)
@@ -212,6 +202,28 @@ class TrainingSlides(QWidget):
         self.split.setEnabled(len(patients) > 1)
         self.note.setText(self._note())
         self.note.setVisible(bool(self.note.text()))
+
+    def _list(self) -> None:
+        """Make the table's rows anew."""
+        self._shown = list(self._rows)
+        self.table.blockSignals(True)
+        self.table.setRowCount(0)
+        self.table.setRowCount(len(self._rows))
+        for number, row in enumerate(self._rows.values()):
+            name = QTableWidgetItem(row.name)
+            name.setFlags(Qt.ItemFlag.ItemIsEnabled if not row.why_not else Qt.ItemFlag.NoItemFlags)
+            name.setToolTip(f"{row.path}: {row.why_not}" if row.why_not else str(row.path))
+            patient = QTableWidgetItem(row.patient)
+            patient.setToolTip("Whose section it is; sections of one patient are not independent")
+            use = QComboBox()
+            use.addItems([TRAIN, VALIDATE, LEAVE])
+            use.setEnabled(not row.why_not)
+            use.setToolTip(name.toolTip())
+            use.activated.connect(lambda _i, box=use, path=row.path: self.set_use(path, box.currentText()))
+            self.table.setItem(number, 0, name)
+            self.table.setCellWidget(number, 1, use)
+            self.table.setItem(number, 2, patient)
+        self.table.blockSignals(False)
 
     def _note(self) -> str:
         if not self._rows:
