@@ -112,8 +112,8 @@ def check_apart(slides: Sequence[Slide], held_out: Sequence[Slide]) -> None:
     """
     seen: dict[str, Slide] = {}
     for slide in [*slides, *held_out]:
-        other = seen.setdefault(slide.fingerprint, slide)
-        if other is not slide:
+        other = seen.get(slide.fingerprint)
+        if other is not None:
             raise ConfigError(
                 f"is the same section as {other.path}", where=slide.path, do="give each section once, for one purpose"
             )

@@ -49,6 +49,7 @@ class TrainingGenes(QWidget):
         self.text = QPlainTextEdit()
         self.text.setPlaceholderText("Symbols or Ensembl ids, in any way apart: FASN, ERBB2 COL1A1 …")
         self.text.setFixedHeight(64)
+        self.text.setStyleSheet("QPlainTextEdit { border: 1px solid palette(mid); }")
         self.checkpoint = QComboBox()
         self.summary = QLabel()
         self.summary.setWordWrap(True)
