@@ -117,3 +117,4 @@ def check_apart(slides: Sequence[Slide], held_out: Sequence[Slide]) -> None:
             raise ConfigError(
                 f"is the same section as {other.path}", where=slide.path, do="give each section once, for one purpose"
             )
+        seen[slide.fingerprint] = slide
