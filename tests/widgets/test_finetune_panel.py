@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import psutil
@@ -334,9 +335,12 @@ def test_a_run_that_ends_is_loaded_shown_exported_and_pushed(
     assert "best 0.300 in epoch 3" in page.detail.text()
     assert page.working.isHidden() or (page.stop.isHidden() and page.resume.isHidden() and page.cancel.isHidden())
     shown: list[Any] = []
-    monkeypatch.setattr(
-        training_pages, "_dialog", lambda _p, title, inside, *_: shown.append((title, inside)) or inside
-    )
+
+    def dialog(_parent: Any, title: str, inside: Any, *_: int) -> Any:
+        shown.append((title, inside))
+        return MagicMock()
+
+    monkeypatch.setattr(training_pages, "_dialog", dialog)
     click(qtbot, page.card)
     click(qtbot, page.picture)
     assert [title for title, _ in shown] == ["Model card", "Curves"]

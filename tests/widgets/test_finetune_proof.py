@@ -12,21 +12,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from anndata import read_h5ad
 from conftest import cut_section
 from qtpy.QtCore import Qt
 
-from napari_hyperst.jobs.job import Job
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.nouns.metrics import pearson_by_gene
 from napari_hyperst.nouns.snapshot import ValidationSnapshot
-from napari_hyperst.nouns.tasks import PredictTask
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.expression import log2_counts, spot_counts
-from napari_hyperst.viewer.session import session_of
 from napari_hyperst.viewer.training_map import TRAINING
-from napari_hyperst.widgets.finetune_panel import FinetunePanel
-from napari_hyperst.widgets.process import Child, result_of
+from napari_hyperst.widgets.finetune_dock import FinetuneDock
 
 #: Two parts of section C2 that share no spot: (left, top, right, bottom) in px.
 LEARN, CHECK = (2800, 3300, 7600, 6500), (2800, 6500, 7600, 8300)
@@ -49,9 +44,10 @@ def test_a_model_is_fine_tuned_with_the_mouse_and_predicts_better_than_before(
 ) -> None:
     monkeypatch.setenv("NAPARI_HYPERST_JOBS", str(tmp_path / "jobs"))
     viewer = make_napari_viewer_proxy(show=True)
-    session = session_of(viewer)
-    panel = FinetunePanel(session)
-    viewer.window.add_dock_widget(panel, name="Fine-tune")
+    _, found = viewer.window.add_plugin_dock_widget("napari-hyperst", "Fine-tune")
+    panel = getattr(found, "__wrapped__", found)
+    assert isinstance(panel, FinetuneDock)
+    session = panel.session
     learn, check = (open_slide(cut_section(tmp_path / n, crop)) for n, crop in (("learn", LEARN), ("check", CHECK)))
     session.add(learn)
     entry = session.add(check)  # the second slide is for validation
@@ -96,23 +92,16 @@ def test_a_model_is_fine_tuned_with_the_mouse_and_predicts_better_than_before(
     assert any(name.startswith("contrastive/") for name in told.curves)
     qtbot.waitUntil(lambda: not psutil.pid_exists(status.pid), timeout=20_000)
 
-    asked: list[str] = []
-    panel.predict_asked.connect(asked.append)
+    session.activate(entry.key)
     click(qtbot, page.load)
-    (checkpoint,) = asked
-    genes = load_checkpoint(checkpoint).panel.genes
-    child = Child()
-    job = Job.create(tmp_path / "predict", PredictTask(slide=entry.ref, checkpoint=checkpoint, precision="float32"))
-    try:
-        with qtbot.waitSignal(child.ended, timeout=240_000) as ended:
-            child.submit(job)
-    finally:
-        child.close()
-    assert ended.args[1].kind == "done", ended.args[1]
-    table = read_h5ad(result_of(job, ended.args[1]))
-    session.set_prediction(entry.key, table, "table_hyperst", result_of(job, ended.args[1]))
+    qtbot.waitUntil(lambda: entry.table is not None, timeout=240_000)
+    table = entry.table
+    assert table is not None
     assert session.layer_of(entry, "predicted") is not None
+    assert run.job.folder.joinpath("best", "README.md").is_file()
+    assert page.card.isEnabled()
 
+    genes = load_checkpoint(run.job.folder / "best").panel.genes
     order = [check.spots.ids.tolist().index(name) for name in table.obs_names]
     truth = measured(check, genes)[order]
     after, before = np.asarray(table[:, list(genes)].X), first.predicted.astype(np.float32)

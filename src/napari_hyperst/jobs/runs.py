@@ -58,9 +58,19 @@ def new_run_folder(name: str) -> Path:
 
 
 def list_runs(folder: Path | None = None) -> list[Job]:
-    """Return the training runs in a folder, the one that told something last first; what is none is passed over."""
+    """Return the training runs in a folder, the one that told something last first; what is none is passed over.
+
+    Parameters
+    ----------
+    folder
+        Where to look; ``runs_folder()`` by default, of which there are none where it cannot be made.
+    """
     found = []
-    for path in (folder or runs_folder()).iterdir():
+    try:
+        paths = list((folder or runs_folder()).iterdir())
+    except (HyperSTError, OSError):
+        return []
+    for path in paths:
         if is_run(path):
             told = path / EVENTS if (path / EVENTS).exists() else path
             found.append((told.stat().st_mtime, path.name, Job(path)))

@@ -213,13 +213,15 @@ def _measure(config: TrainConfig, device: torch.device) -> Pace:
     slide = _open(config.slides[0])
     spots = divide_spots(config.model_copy(update={"holdout": 0.0, "validation": ()}), [slide], [])[0][0][:_PROBE]
     began = time.perf_counter()
-    (tiles,) = read_tiles(slide, config.tiles, spots, batch=_PROBE, threads=1)
+    read = list(read_tiles(slide, config.tiles, spots, batch=_PROBE, threads=1))
     read_s = (time.perf_counter() - began) / (2 * len(spots))
     genes = config.genes if not config.gene_list else len(config.gene_list)
     model = build_method(config.method, genes)
     model.encoder.dtype = choose_dtype(config.precision, device)
     model.to(device).train()
-    pixels = torch.from_numpy(np.concatenate([tiles.spot, tiles.niche])).to(device)
+    pixels = torch.from_numpy(np.concatenate([tiles.spot for tiles in read] + [tiles.niche for tiles in read])).to(
+        device
+    )
     model.encoder.prefix(pixels[:1])  # what is only slow the first time
     encode_s = _seconds(lambda: model.encoder.prefix(pixels), device) / len(pixels)
     states = model.encoder.prefix(pixels).half().float()

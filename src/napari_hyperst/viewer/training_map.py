@@ -27,7 +27,9 @@ _GAP = 1.12
 KINDS = ("measured", "predicted")
 
 
-def show_validation(session: Session, snapshot: ValidationSnapshot, gene: str, run: Path) -> bool:
+def show_validation(
+    session: Session, snapshot: ValidationSnapshot, gene: str, run: Path, *, may_open: bool = True
+) -> bool:
     """Show a gene of a run's validation map: measured on its slide, predicted beside it, in the same colours.
 
     Parameters
@@ -40,13 +42,15 @@ def show_validation(session: Session, snapshot: ValidationSnapshot, gene: str, r
         One of its genes.
     run
         The folder of the run, by which its layers are known.
+    may_open
+        Whether a slide may be opened for it.
 
     Returns
     -------
     bool
-        Whether it is shown; if not, the slide is being opened, and this is to be called again.
+        Whether it is shown; if not, this is to be called again when another slide is open.
     """
-    found = _open_slide(session, snapshot)
+    found = _open_slide(session, snapshot, may_open)
     if found is None:
         return False
     number, slide = found
@@ -75,13 +79,13 @@ def hide_validation(viewer: ViewerModel, run: Path | None = None) -> None:
             viewer.layers.remove(layer)
 
 
-def _open_slide(session: Session, snapshot: ValidationSnapshot) -> tuple[int, Slide] | None:
+def _open_slide(session: Session, snapshot: ValidationSnapshot, may_open: bool) -> tuple[int, Slide] | None:
     numbers = {Path(path).absolute(): number for number, path in reversed(list(enumerate(snapshot.slides)))}
     for entry in session.entries.values():
         number = numbers.get(entry.ref.path.absolute())
         if number is not None:
             return number, entry.slide
-    if session.opening == 0:
+    if may_open and session.opening == 0:
         session.open(SlideRef(path=Path(snapshot.slides[0])))
     return None
 

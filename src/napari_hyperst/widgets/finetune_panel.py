@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QSize, QTimer, Signal
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QMessageBox,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -29,6 +28,7 @@ from napari_hyperst.nouns.tasks import ShareTask, TrainTask
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.training_map import hide_validation, show_validation
 from napari_hyperst.widgets.process import Child
+from napari_hyperst.widgets.tall import Tall, scrolling
 from napari_hyperst.widgets.training_help import Helper
 from napari_hyperst.widgets.training_pages import ask_repository, ask_throw_away, show_card, show_picture
 from napari_hyperst.widgets.training_run import TrainingRun
@@ -88,7 +88,7 @@ class FinetunePanel(QWidget):
         row = QHBoxLayout()
         row.addWidget(self.runs, 1)
         row.addWidget(self.folder)
-        inside = _Tall()
+        inside = Tall()
         column = QVBoxLayout(inside)
         column.setContentsMargins(4, 4, 4, 4)
         column.setSpacing(6)
@@ -98,7 +98,7 @@ class FinetunePanel(QWidget):
         column.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(_scrolling(inside) if scrolls else inside)
+        whole.addWidget(scrolling(inside) if scrolls else inside)
         self.setMinimumWidth(320)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
@@ -259,10 +259,10 @@ class FinetunePanel(QWidget):
         self.page.show_run(run, asked=self._asked)
         if kinds & {"step", "epoch", "start"} or before != told.state or self.page.curves is None:
             self.page.draw(run)
-        if not new:
+        if not new or (told.live and "validation" in kinds):
             self._show_map()
-            if before != told.state and not told.live:
-                self.list_runs()
+        if before != told.state and not told.live:
+            self.list_runs()
         pace = _CATCH_UP_MS if new and not told.live else _LIVE_MS if told.live or run.alive else _IDLE_MS
         self._timer.start(pace)
         self._say(self.page.title.text())
@@ -371,7 +371,8 @@ class FinetunePanel(QWidget):
             snapshot = ValidationSnapshot.read(run.job.folder)
             self.page.set_genes(sorted(snapshot.genes.tolist()))
             gene = self.page.gene.currentText()
-            if gene in snapshot.genes and show_validation(self.session, snapshot, gene, run.job.folder):
+            live, folder = run.progress.live, run.job.folder
+            if gene in snapshot.genes and show_validation(self.session, snapshot, gene, folder, may_open=live):
                 self._map_of = (run.progress.snapshot, gene)
 
     def _on_plan_asked(self) -> None:
@@ -380,7 +381,9 @@ class FinetunePanel(QWidget):
             self.helper.plan(task)
 
     def _on_not_planned(self, message: str, expected: bool) -> None:
-        if expected:
+        if self.run is not None:  # nothing was planned, but shared or predicted
+            self._error(message)
+        elif expected:
             self.setup.show_trouble(message)
         else:
             self.setup.no_plan(message)
@@ -390,7 +393,6 @@ class FinetunePanel(QWidget):
 
     def _on_slides(self) -> None:
         self.setup.slides.follow(self.session)
-        self._map_of = None if self._map_of is None else self._map_of
         self._show_map()
 
     def _on_theme(self, *_: object) -> None:
@@ -427,24 +429,3 @@ class FinetunePanel(QWidget):
         from napari.utils.notifications import show_error
 
         show_error(message)
-
-
-class _Tall(QWidget):
-    """A widget as high as its wrapped lines need at its width: Qt's layouts alone would squeeze what is below them."""
-
-    def event(self, event: QEvent) -> bool:
-        handled = bool(super().event(event))
-        if event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize) and self.layout() is not None:
-            height = self.layout().totalHeightForWidth(self.width())
-            if height > 0 and height != self.minimumHeight():
-                self.setMinimumHeight(height)
-        return handled
-
-
-def _scrolling(inside: QWidget) -> QScrollArea:
-    scroll = QScrollArea()
-    scroll.setWidgetResizable(True)
-    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    scroll.setWidget(inside)
-    return scroll

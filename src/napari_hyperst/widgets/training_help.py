@@ -1,4 +1,4 @@
-"""What the fine-tune panel has done in a warm child: plans of runs, and checkpoints to share."""
+"""What the fine-tune panel has done in a warm child: plans of runs, checkpoints to share, predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job, jobs_folder
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.plan import TrainingPlan
-from napari_hyperst.nouns.tasks import PlanTask, ShareTask
+from napari_hyperst.nouns.tasks import PlanTask, PredictTask, ShareTask
 from napari_hyperst.widgets.process import Child, result_of
 
 
@@ -34,6 +34,8 @@ class Helper(QObject):
     failed = Signal(str, bool)
     #: A checkpoint was written or sent: where to.
     shared = Signal(str)
+    #: A prediction is over: the file with its table, or None, and what the table is called.
+    predicted = Signal(object, str)
     #: Which kinds of device there are not, and why.
     devices_found = Signal(dict)
 
@@ -42,6 +44,7 @@ class Helper(QObject):
         self._given = child
         self._child: Child | None = None
         self._next: PlanTask | None = None
+        self._then: PredictTask | None = None
         self._folders: list[Path] = []
         self._closed = False
 
@@ -65,6 +68,13 @@ class Helper(QObject):
         else:
             self._submit(task)
 
+    def predict(self, task: PredictTask) -> None:
+        """Predict, after what is at work is over."""
+        if self.busy:
+            self._then = task
+        else:
+            self._submit(task)
+
     def rest(self) -> None:
         """End the child, so that its memory is free; it is started again when it is needed."""
         self._next = None
@@ -83,7 +93,7 @@ class Helper(QObject):
 
     # -- within
 
-    def _submit(self, task: PlanTask | ShareTask) -> None:
+    def _submit(self, task: PlanTask | ShareTask | PredictTask) -> None:
         if self._closed:
             return
         try:
@@ -107,7 +117,11 @@ class Helper(QObject):
             self.said.emit(str(event.content["what"]))
 
     def _on_ended(self, job: Job, event: Event) -> None:
-        following, self._next = self._next, None
+        following = self._then or self._next
+        self._then = self._next = None
+        if isinstance(job.task, PredictTask):
+            done = event.kind == "done"
+            self.predicted.emit(result_of(job, event) if done else None, str(event.content.get("table", "")))
         if following is not None:
             self._submit(following)
         elif event.kind == "error":
@@ -119,7 +133,7 @@ class Helper(QObject):
                 self.failed.emit(f"the plan cannot be read ({error})", False)
                 return
             self.planned.emit(plan)
-        elif event.kind == "done":
+        elif event.kind == "done" and isinstance(job.task, ShareTask):
             self.shared.emit(str(event.content.get("page") or event.content.get("folder")))
 
     def _tidy(self) -> None:
