@@ -25,7 +25,7 @@ from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.slides import open_slide
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.viewer.training_map import TRAINING
-from napari_hyperst.widgets import finetune_panel, training_pages
+from napari_hyperst.widgets import finetune_panel, training_pages, training_results
 from napari_hyperst.widgets.finetune_panel import FinetunePanel
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.training_slides import LEAVE, TRAIN, VALIDATE
@@ -354,7 +354,7 @@ def test_a_run_that_ends_is_loaded_shown_exported_and_pushed(
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     click(qtbot, page.push)
     assert "hf auth login" in said[1]
-    monkeypatch.setattr(finetune_panel, "ask_repository", lambda *_: ("me/mine", True))
+    monkeypatch.setattr(training_results, "ask_repository", lambda *_: ("me/mine", True))
     click(qtbot, page.push)
     qtbot.waitUntil(lambda: len(said) == 3, timeout=20_000)
     assert "hub/me/mine" in said[2]

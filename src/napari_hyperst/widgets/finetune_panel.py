@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
-    QMessageBox,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -24,13 +23,14 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
 from napari_hyperst.nouns.snapshot import ValidationSnapshot
-from napari_hyperst.nouns.tasks import ShareTask, TrainTask
+from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.training_map import hide_validation, show_validation
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.tall import Tall, scrolling
 from napari_hyperst.widgets.training_help import Helper
-from napari_hyperst.widgets.training_pages import ask_repository, ask_throw_away, show_card, show_picture
+from napari_hyperst.widgets.training_pages import ask_throw_away
+from napari_hyperst.widgets.training_results import TrainingResults
 from napari_hyperst.widgets.training_run import TrainingRun
 from napari_hyperst.widgets.training_setup import TrainingSetup
 
@@ -80,6 +80,7 @@ class FinetunePanel(QWidget):
         self.helper = Helper(child)
         self.setup = TrainingSetup(preferences.device())
         self.page = TrainingRun()
+        self.results = TrainingResults(self.page, self.helper)
         self.runs = QComboBox()
         self.runs.setToolTip("A new run, or one that there is: also one that goes on since napari was closed")
         self.runs.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -189,18 +190,13 @@ class FinetunePanel(QWidget):
         self.helper.said.connect(self.setup.planning)
         self.helper.planned.connect(self.setup.show_plan)
         self.helper.failed.connect(self._on_not_planned)
-        self.helper.shared.connect(self._on_shared)
         self.helper.devices_found.connect(self._on_devices)
         page = self.page
         page.pause_asked.connect(lambda: self._ask("pause"))
         page.resume_asked.connect(self._on_resume)
         page.stop_asked.connect(self._on_stop)
         page.cancel_asked.connect(self._on_cancel)
-        page.load_asked.connect(self._on_load)
-        page.card_asked.connect(lambda: self._with_best(show_card))
-        page.curves_asked.connect(lambda: self._with_best(show_picture))
-        page.export_asked.connect(self._on_export)
-        page.push_asked.connect(self._on_push)
+        self.results.predict_asked.connect(self.predict_asked)
         page.map_asked.connect(self._on_map_asked)
         for signal, slot in (
             (self.session.slides_changed, self._on_slides),
@@ -220,7 +216,7 @@ class FinetunePanel(QWidget):
 
     def _follow(self, run: RunFollower) -> None:
         self._let_go_of_run()
-        self.run = run
+        self.run = self.results.run = run
         self.list_runs()
         task = run.job.task
         if isinstance(task, TrainTask) and task.config.gene_list:
@@ -235,6 +231,7 @@ class FinetunePanel(QWidget):
             timer.stop()
         self._ends.clear()
         self.run, self._asked, self._map_of = None, "", None
+        self.results.run = None
 
     def _show_page(self, page: QWidget) -> None:
         self.setup.setVisible(page is self.setup)
@@ -322,36 +319,6 @@ class FinetunePanel(QWidget):
         shutil.rmtree(folder, ignore_errors=True)
         self._elsewhere = [one for one in self._elsewhere if one != folder]
         self.list_runs()
-
-    def _on_load(self) -> None:
-        best = None if self.run is None else self.run.best()
-        if best is not None:
-            self.predict_asked.emit(str(best))
-
-    def _with_best(self, show: Callable[[QWidget, Path], None]) -> None:
-        best = None if self.run is None else self.run.best()
-        if best is not None:
-            show(self, best)
-
-    def _on_export(self) -> None:
-        if self.run is None:
-            return
-        suggested = Path.home() / self.run.job.folder.name
-        name, _ = QFileDialog.getSaveFileName(self, "New folder of the checkpoint", str(suggested))
-        if name:
-            self.helper.share(ShareTask(run=self.run.job.folder, out=Path(name)))
-
-    def _on_push(self) -> None:
-        best = None if self.run is None else self.run.best()
-        if self.run is None or best is None:
-            return
-        asked = ask_repository(self, best)
-        if asked is not None:
-            name, private = asked
-            self.helper.share(ShareTask(run=self.run.job.folder, repository=name, private=private))
-
-    def _on_shared(self, where: str) -> None:
-        QMessageBox.information(self, "Fine-tune", f"The checkpoint is here:\n{where}")
 
     def _on_map_asked(self) -> None:
         self._map_of = None
