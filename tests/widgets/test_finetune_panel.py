@@ -315,8 +315,9 @@ def test_throwing_a_run_away_asks_and_leaves_no_process(
         assert ready.run is run
         click(qtbot, ready.page.stop)  # it does not hear
         click(qtbot, ready.page.stop)  # now
-        until(qtbot, ready, "crashed")
+        until(qtbot, ready, "stopped")
         assert trainers[0].wait(10) == -signal.SIGKILL
+        assert run.job.ending() is not None
         return
     qtbot.waitUntil(lambda: ready.run is None, timeout=20_000)
     assert not run.job.folder.exists()

@@ -24,8 +24,6 @@ from napari_hyperst.nouns.tasks import TrainTask
 BEST = "best"
 #: Bytes of events that are read in one look, so that a window never waits for a long run's.
 _AT_ONCE = 200_000
-#: How long a process that was just started may take to say that it is there, in seconds.
-_STARTING_S = 60.0
 
 
 def runs_folder() -> Path:
@@ -107,7 +105,6 @@ class RunFollower:
     def __init__(self, job: Job) -> None:
         self.job = job
         self._process: subprocess.Popen[bytes] | None = None
-        self._started_at = 0.0
         self._reader: EventReader = job.follow()
         task = job.task
         self.progress = RunProgress(epochs=task.config.epochs if isinstance(task, TrainTask) else 0)
@@ -120,7 +117,6 @@ class RunFollower:
         OSError
             If no process can be started, or the folder cannot be written.
         """
-        self._started_at = time.time()
         self._process = start_detached(self.job)
         self.progress.begin_again()
 
@@ -139,18 +135,24 @@ class RunFollower:
         if not new and alive and self.progress.state == "new":  # somebody else has started it
             self.progress.begin_again()
         if not new and not alive and self.progress.live:
-            self.progress.crash(self.job.last_lines())
+            self._settle()
         return new
+
+    def _settle(self) -> None:
+        """Find out what became of a process that is gone without a word."""
+        if self.job.asked("stop"):  # and was ended, as it did not hear
+            with contextlib.suppress(OSError):
+                self.progress.take(self.job.log.append("stopped"))
+                return
+        self.progress.crash(self.job.last_lines())
 
     @property
     def alive(self) -> bool:
-        """Whether a process is at work on it, or about to be."""
-        if self._process is not None:
-            return self._process.poll() is None
+        """Whether a process is at work on it: the one that was started here, or somebody else's."""
+        if self._process is not None and self._process.poll() is None:
+            return True
         status = self.job.status()
-        if status is not None:
-            return status.running
-        return self.progress.state == "starting" and time.time() - self._started_at < _STARTING_S
+        return status is not None and status.running
 
     def ask(self, request: str) -> None:
         """Ask it to ``"pause"`` or to ``"stop"``; ``"go on"`` takes that back."""
@@ -166,7 +168,7 @@ class RunFollower:
         """
         process, status = self._process, self.job.status()
         with contextlib.suppress(OSError):
-            if process is not None:
+            if process is not None and process.poll() is None:
                 process.kill() if kill else process.terminate()
             elif status is not None and status.running and status.host == platform.node():
                 os.kill(status.pid, signal.SIGKILL if kill and sys.platform != "win32" else signal.SIGTERM)
