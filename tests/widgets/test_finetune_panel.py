@@ -214,7 +214,7 @@ def test_a_run_is_started_paused_resumed_and_stopped_with_the_mouse(
     assert task.config.epochs == 33
     qtbot.waitUntil(lambda: run.progress.epoch >= 2, timeout=20_000)
     assert page.curves is not None
-    assert len(page.curves.axes[0].lines) >= 2
+    qtbot.waitUntil(lambda: len(page.curves.plots[0].axes.lines) >= 2, timeout=20_000)
     assert "tiles/s" in page.detail.text()
     assert "left" in page.detail.text()
     assert ready.state.startswith("Training: epoch")
@@ -392,8 +392,9 @@ def test_curves_take_the_colours_of_the_theme(qtbot: Any, ready: FinetunePanel, 
     assert run is not None
     qtbot.waitUntil(lambda: run.progress.epoch >= 1, timeout=20_000)
     assert ready.page.curves is not None
-    dark = ready.page.curves.figure.get_facecolor()
+    plot = ready.page.curves.plots[-1]
+    qtbot.waitUntil(lambda: plot.axes.get_title("left") == "Temperature", timeout=20_000)
+    dark = plot.figure.get_facecolor()
     viewer.theme = "light"
-    light = ready.page.curves.figure.get_facecolor()
-    assert sum(light[:3]) > sum(dark[:3])
+    qtbot.waitUntil(lambda: sum(plot.figure.get_facecolor()[:3]) > sum(dark[:3]), timeout=20_000)
     os.kill(run._process.pid, signal.SIGKILL)  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,9 +38,11 @@ from napari_hyperst.widgets.training_setup import TrainingSetup
 if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
 
-_NEW, _OPEN = "New run", "Open a run…"
+_NEW = "New run"
 #: How often a run is looked at, in ms: one at work, one that may be started by somebody else, and while catching up.
 _LIVE_MS, _IDLE_MS, _CATCH_UP_MS = 200, 2000, 10
+#: Between two drawings of the loss of steps, in seconds.
+_STEPS_S = 1.0
 #: After how long a run that was asked to stop is terminated and killed; and one that is thrown away.
 _STOP_MS, _CANCEL_MS = (60_000, 70_000), (3_000, 5_000)
 
@@ -73,6 +76,7 @@ class FinetunePanel(QWidget):
         self.state = ""
         self.run: RunFollower | None = None
         self._asked = ""
+        self._drawn = 0.0
         self._map_of: tuple[int, str] | None = None
         self._elsewhere: list[Path] = []
         self._docked = False
@@ -254,8 +258,11 @@ class FinetunePanel(QWidget):
             self._asked = ""
             self._ends.clear()
         self.page.show_run(run, asked=self._asked)
-        if kinds & {"step", "epoch", "start"} or before != told.state or self.page.curves is None:
+        if kinds & {"epoch", "start"} or before != told.state or self.page.curves is None:
             self.page.draw(run)
+        elif "step" in kinds and time.monotonic() - self._drawn > _STEPS_S:
+            self.page.draw(run, only_loss=True)
+            self._drawn = time.monotonic()
         if not new or (told.live and "validation" in kinds):
             self._show_map()
         if before != told.state and not told.live:
@@ -370,22 +377,19 @@ class FinetunePanel(QWidget):
 
     def _on_run_chosen(self, _index: int) -> None:
         folder = self.runs.currentData()
-        if folder is None:
-            self.show_new()
+        self.show_new() if folder is None else self._open(folder)
+
+    def _on_open(self) -> None:
+        self._open(QFileDialog.getExistingDirectory(self, "Folder of a run"))
+
+    def _open(self, folder: str) -> None:
+        if not folder:
             return
         try:
             self.open_run(Path(folder))
         except HyperSTError as error:
             self._error(str(error))
             self.list_runs()
-
-    def _on_open(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder of a run")
-        if folder:
-            try:
-                self.open_run(Path(folder))
-            except HyperSTError as error:
-                self._error(str(error))
 
     def _say(self, line: str) -> None:
         if line != self.state:

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from qtpy.QtCore import QSize
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from qtpy.QtCore import QSize, QTimer
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QSizePolicy
+from qtpy.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
 from napari_hyperst.jobs.progress import RunProgress
 
@@ -33,54 +33,110 @@ _SHORT = {"spot": "s", "niche": "n", "image": "img", "gene": "gene"}
 #: Height of a row of plots in px, and points of an inch.
 _ROW_PX, _FONT = 132, 7.0
 _LEAST_RATIO = 30.0
+#: Between the drawing of two plots, in ms.
+_BETWEEN_MS = 15
 
 
-class TrainingCurves(FigureCanvasQTAgg):
-    """Six small plots; solid is training, dashed is validation, faint the loss of single steps."""
+class TrainingCurves(QWidget):
+    """Six small plots; solid is training, dashed is validation, faint the loss of single steps.
+
+    A plot takes some 40 ms to draw, so they are drawn one by one, and what the user does comes in between.
+    """
 
     def __init__(self) -> None:
-        self._colours: Mapping[str, str] = {"background": "#262930", "text": "#f0f1f2", "line": "#5a626c"}
+        super().__init__()
         self._told: RunProgress | None = None
-        super().__init__(Figure(dpi=100))
-        self.axes: list[Axes] = list(self.figure.subplots(3, 2).flat)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(3 * _ROW_PX)
+        self.plots = [Plot(title, wanted) for title, wanted in _PLOTS]
+        self._stale: list[Plot] = []
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(2)
+        for number, plot in enumerate(self.plots):
+            grid.addWidget(plot, number // 2, number % 2)
         self.setToolTip("Solid: training, at the end of each epoch. Dashed: validation. Faint: the loss of each step.")
+        self._timer = QTimer(self)
+        self._timer.setInterval(_BETWEEN_MS)
+        self._timer.timeout.connect(self._draw_next)
+
+    def set_theme(self, background: str, text: str, line: str) -> None:
+        """Draw in other colours, each as ``#rrggbb``."""
+        for plot in self.plots:
+            plot.colours = {"background": background, "text": text, "line": line}
+        if self._told is not None:
+            self.show_run(self._told)
+
+    def show_run(self, told: RunProgress, *, only_loss: bool = False) -> None:
+        """Draw what a run has told.
+
+        Parameters
+        ----------
+        told
+            What it has told.
+        only_loss
+            Whether no epoch has ended since the last time, so that only the loss has become another.
+        """
+        self._told = told
+        self._stale += [plot for plot in self.plots[: 1 if only_loss else None] if plot not in self._stale]
+        if self._stale:
+            self._timer.start()
+
+    def _draw_next(self) -> None:
+        if self._stale and self._told is not None:
+            self._stale.pop(0).show_run(self._told)
+        if not self._stale:
+            self._timer.stop()
+
+
+class Plot(FigureCanvasQTAgg):
+    """One plot.
+
+    Parameters
+    ----------
+    title
+        What is above it.
+    wanted
+        Which numbers are in it: whole names, or beginnings that end in a slash.
+    """
+
+    def __init__(self, title: str, wanted: tuple[str, ...]) -> None:
+        self.title, self._wanted = title, wanted
+        self.colours: Mapping[str, str] = {"background": "#262930", "text": "#f0f1f2", "line": "#5a626c"}
+        super().__init__(Figure(dpi=100))
+        self.axes: Axes = self.figure.subplots()
+        self.figure.subplots_adjust(left=0.2, right=0.97, top=0.87, bottom=0.15)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setFixedHeight(_ROW_PX)
 
     def sizeHint(self) -> QSize:
-        """Return a size that fits a dock."""
-        return QSize(340, 3 * _ROW_PX)
+        """Return a size two of which fit into a dock."""
+        return QSize(165, _ROW_PX)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a size two of which fit into a narrow dock."""
+        return QSize(140, _ROW_PX)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """Leave the wheel to the panel around it."""
         event.ignore()
 
-    def set_theme(self, background: str, text: str, line: str) -> None:
-        """Draw in other colours, each as ``#rrggbb``."""
-        self._colours = {"background": background, "text": text, "line": line}
-        if self._told is not None:
-            self.show_run(self._told)
-
     def show_run(self, told: RunProgress) -> None:
         """Draw what a run has told."""
-        self._told = told
-        self.figure.set_facecolor(self._colours["background"])
-        for axes, (title, wanted) in zip(self.axes, _PLOTS, strict=True):
-            self._draw(axes, title, _curves(told, wanted), told)
-        self.figure.subplots_adjust(left=0.115, right=0.985, top=0.95, bottom=0.06, wspace=0.27, hspace=0.48)
-        self.draw_idle()
+        self.figure.set_facecolor(self.colours["background"])
+        self._draw(_curves(told, self._wanted), told)
+        self.draw()
 
     # -- within
 
-    def _draw(self, axes: Axes, title: str, curves: Mapping[str, Mapping[int, float]], told: RunProgress) -> None:
+    def _draw(self, curves: Mapping[str, Mapping[int, float]], told: RunProgress) -> None:
+        axes, title = self.axes, self.title
         axes.clear()
-        axes.set_facecolor(self._colours["background"])
-        axes.set_title(title, fontsize=_FONT + 1, loc="left", color=self._colours["text"], pad=3)
-        axes.tick_params(labelsize=_FONT - 0.5, colors=self._colours["text"], length=2, pad=1.5)
+        axes.set_facecolor(self.colours["background"])
+        axes.set_title(title, fontsize=_FONT + 1, loc="left", color=self.colours["text"], pad=3)
+        axes.tick_params(labelsize=_FONT - 0.5, colors=self.colours["text"], length=2, pad=1.5)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(self._colours["line"])
-        axes.grid(color=self._colours["line"], lw=0.4, alpha=0.5)
+            spine.set_color(self.colours["line"])
+        axes.grid(color=self.colours["line"], lw=0.4, alpha=0.5)
         axes.set_axisbelow(True)
         shown: list[float] = []
         if title == "Loss" and told.losses:
@@ -95,7 +151,7 @@ class TrainingCurves(FigureCanvasQTAgg):
         if not shown:
             axes.text(
                 0.5, 0.5, _nothing(title, told), transform=axes.transAxes, ha="center", va="center", fontsize=_FONT,
-                color=self._colours["text"], alpha=0.6,
+                color=self.colours["text"], alpha=0.6,
             )  # fmt: skip
             axes.set_xticks([])
             axes.set_yticks([])
@@ -105,6 +161,7 @@ class TrainingCurves(FigureCanvasQTAgg):
         finite = np.array(shown)[np.isfinite(shown)]
         if title == "Loss" and len(finite) and finite.min() > 0 and finite.max() / finite.min() > _LEAST_RATIO:
             axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         if len(curves) > 1:
@@ -113,7 +170,7 @@ class TrainingCurves(FigureCanvasQTAgg):
             if axes.get_yscale() == "linear":  # room for the legend above the curves
                 axes.set_ylim(low, high + 0.13 * rows * (high - low))
             axes.legend(
-                fontsize=_FONT - 1, frameon=False, labelcolor=self._colours["text"], loc="upper right",
+                fontsize=_FONT - 1, frameon=False, labelcolor=self.colours["text"], loc="upper right",
                 handlelength=1.0, borderaxespad=0.1, labelspacing=0.15, handletextpad=0.4, columnspacing=0.8,
                 ncols=1 + (len(curves) > 4),
             )  # fmt: skip

@@ -139,15 +139,15 @@ class TrainingRun(QWidget):
             self.gene.addItems(genes)
             self.gene.setCurrentIndex(max(0, self.gene.findText(now)))
 
-    def draw(self, run: RunFollower) -> None:
-        """Draw the curves of a run anew."""
+    def draw(self, run: RunFollower, *, only_loss: bool = False) -> None:
+        """Draw the curves of a run anew, or its loss only."""
         if self.curves is None:  # matplotlib is imported when there is something to draw
             from napari_hyperst.widgets.training_curves import TrainingCurves
 
             self.curves = TrainingCurves()
             self.curves.set_theme(*self._theme)
             self._column.addWidget(self.curves)
-        self.curves.show_run(run.progress)
+        self.curves.show_run(run.progress, only_loss=only_loss)
 
     def show_run(self, run: RunFollower, *, asked: str = "") -> None:
         """Show how a run stands.
