@@ -6,10 +6,11 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtpy.QtCore import QEvent, QSize, QTimer, Signal
+from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -27,6 +28,7 @@ from napari_hyperst.nouns.snapshot import ValidationSnapshot
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.training_map import hide_validation, show_validation
+from napari_hyperst.widgets.patience import Patience
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.tall import Tall, scrolling
 from napari_hyperst.widgets.training_help import Helper
@@ -107,17 +109,13 @@ class FinetunePanel(QWidget):
         self.setMinimumWidth(320)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
-        self._ends: list[QTimer] = []
+        self._patience = Patience(self)
         self._connect()
         self._on_theme()
         self.setup.slides.follow(session)
         self._show_page(self.setup)
         self.list_runs()
         self._open_live()
-
-    def sizeHint(self) -> QSize:
-        """Return a size that leaves a laptop's screen to the slide."""
-        return QSize(380, 620)
 
     def list_runs(self) -> None:
         """List the runs there are now; the one that is shown stays."""
@@ -167,12 +165,8 @@ class FinetunePanel(QWidget):
 
     def let_go(self) -> None:
         """End what outlives the widget; a run at work goes on."""
-        for signal, slot in self._links:
-            with contextlib.suppress(Exception):
-                signal.disconnect(slot)
-        self._links.clear()
         self._timer.stop()
-        self.helper.close()
+        self._end()
 
     def event(self, event: QEvent) -> bool:
         """End with the dock: napari takes the widget out of it, and does not delete it."""
@@ -208,7 +202,9 @@ class FinetunePanel(QWidget):
         ):
             signal.connect(slot)
             self._links.append((signal, slot))
-        QApplication.instance().aboutToQuit.connect(self.let_go)
+        self._end = partial(_end, self.helper, self._links)
+        self.destroyed.connect(self._end)
+        QApplication.instance().aboutToQuit.connect(self._end)
 
     def _open_live(self) -> None:
         """Follow the run that is at work, if there is one: napari was closed meanwhile."""
@@ -231,9 +227,7 @@ class FinetunePanel(QWidget):
     def _let_go_of_run(self) -> None:
         if self.run is not None:
             hide_validation(self.session.viewer, self.run.job.folder)
-        for timer in self._ends:
-            timer.stop()
-        self._ends.clear()
+        self._patience.end()
         self.run, self._asked, self._map_of = None, "", None
         self.results.run = None
 
@@ -256,7 +250,7 @@ class FinetunePanel(QWidget):
             return
         if self._asked == "stop" and not told.live:
             self._asked = ""
-            self._ends.clear()
+            self._patience.end()
         self.page.show_run(run, asked=self._asked)
         if kinds & {"epoch", "start"} or before != told.state or self.page.curves is None:
             self.page.draw(run)
@@ -300,25 +294,15 @@ class FinetunePanel(QWidget):
             self.run.end(kill=True)
             return
         self._ask("stop")
-        self._end_after(_STOP_MS)
+        self._patience.begin(self.run, _STOP_MS)
 
     def _on_cancel(self) -> None:
         if self.run is None or not ask_throw_away(self, self.run.job.folder.name):
             return
         self._ask("stop")
         self._asked = "cancel"
-        self._end_after(_CANCEL_MS)
+        self._patience.begin(self.run, _CANCEL_MS)
         self._poll()
-
-    def _end_after(self, times_ms: tuple[int, int]) -> None:
-        """Terminate and then kill a process that does not hear, so that none is left at work unasked."""
-        run = self.run
-        for kill, ms in enumerate(times_ms):
-            timer = QTimer(self)
-            timer.setSingleShot(True)
-            timer.timeout.connect(lambda kill=kill: run.end(kill=bool(kill)) if run is not None and run.alive else None)
-            timer.start(ms)
-            self._ends.append(timer)
 
     def _throw_away(self, run: RunFollower) -> None:
         folder = run.job.folder
@@ -400,3 +384,11 @@ class FinetunePanel(QWidget):
         from napari.utils.notifications import show_error
 
         show_error(message)
+
+
+def _end(helper: Helper, links: list[tuple[Any, Callable[..., Any]]], *_: object) -> None:
+    """Let go of what outlives the widget."""
+    for signal, slot in links:
+        signal.disconnect(slot)
+    links.clear()  # they hold the widget
+    helper.close()

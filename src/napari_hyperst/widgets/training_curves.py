@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 from qtpy.QtCore import QSize, QTimer
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QGridLayout, QSizePolicy, QWidget
@@ -161,7 +161,8 @@ class Plot(FigureCanvasQTAgg):
         finite = np.array(shown)[np.isfinite(shown)]
         if title == "Loss" and len(finite) and finite.min() > 0 and finite.max() / finite.min() > _LEAST_RATIO:
             axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         else:
             axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         if len(curves) > 1:
