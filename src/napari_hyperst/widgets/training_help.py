@@ -119,21 +119,26 @@ class Helper(QObject):
     def _on_ended(self, job: Job, event: Event) -> None:
         following = self._then or self._next
         self._then = self._next = None
-        if isinstance(job.task, PredictTask):
-            done = event.kind == "done"
-            self.predicted.emit(result_of(job, event) if done else None, str(event.content.get("table", "")))
+        if following is None or not isinstance(job.task, PlanTask):  # a plan that another follows is out of date
+            self._tell(job, event)
         if following is not None:
             self._submit(following)
-        elif event.kind == "error":
+
+    def _tell(self, job: Job, event: Event) -> None:
+        """Tell what came of a job."""
+        done = event.kind == "done"
+        if isinstance(job.task, PredictTask):
+            self.predicted.emit(result_of(job, event) if done else None, str(event.content.get("table", "")))
+        if event.kind == "error":
             self.failed.emit(str(event.content["message"]), bool(event.content.get("expected")))
-        elif event.kind == "done" and isinstance(job.task, PlanTask):
+        elif done and isinstance(job.task, PlanTask):
             try:
                 plan = TrainingPlan.model_validate_json(result_of(job, event).read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 self.failed.emit(f"the plan cannot be read ({error})", False)
                 return
             self.planned.emit(plan)
-        elif event.kind == "done" and isinstance(job.task, ShareTask):
+        elif done and isinstance(job.task, ShareTask):
             self.shared.emit(str(event.content.get("page") or event.content.get("folder")))
 
     def _tidy(self) -> None:
