@@ -25,6 +25,8 @@ TRAINING = "hyperst_training"
 #: How far apart the two stand, as a share of the width of the spots.
 _GAP = 1.12
 KINDS = ("measured", "predicted")
+#: How much more than the two a fresh view shows.
+_MARGIN = 1.15
 
 
 def show_validation(
@@ -64,10 +66,14 @@ def show_validation(
     width = float(np.ptp(yx[:, 1])) + size_px(slide, placement(slide))
     values = {kind: snapshot.values(gene, kind)[kept] for kind in KINDS}
     limits = robust_limits(np.concatenate(list(values.values())), percentiles())
+    shown = []
     for kind in KINDS:
         title = f"{gene} {kind}" + (f", epoch {snapshot.epoch}" if kind == "predicted" else "")
         shift = _GAP * width if kind == "predicted" else 0.0
-        _show(session.viewer, slide, yx + (0.0, shift), values[kind], limits, title, {"run": str(run), "kind": kind})
+        said = {"run": str(run), "kind": kind}
+        shown.append(_show(session.viewer, slide, yx + (0.0, shift), values[kind], limits, title, said))
+    if None not in shown:
+        _look_at(session.viewer, [layer for layer in shown if layer is not None])
     return True
 
 
@@ -98,14 +104,15 @@ def _show(
     limits: tuple[float, float],
     title: str,
     said: dict[str, str],
-) -> None:
+) -> Points | None:
+    """Recolour a layer, or add it; return it where it is new."""
     layer = next((one for one in viewer.layers if one.metadata.get(TRAINING) == said), None)
     features = {"value": np.asarray(values, dtype=np.float32)}
     if layer is not None and len(layer.data) == len(yx):
         layer.features = features
         layer.face_contrast_limits = limits
         layer.name = title
-        return
+        return None
     if layer is not None:
         viewer.layers.remove(layer)
     where = placement(slide)
@@ -125,3 +132,12 @@ def _show(
     points.face_colorbar.visible = said["kind"] == "predicted"
     if selected is not None:
         viewer.layers.selection.active = selected
+    return points
+
+
+def _look_at(viewer: ViewerModel, layers: list[Points]) -> None:
+    """Fit the view to some layers, once, when they are new."""
+    corners = np.concatenate([np.asarray(layer.extent.world)[:, -2:] for layer in layers])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    viewer.scene.camera.center = (0.0, *((low + high) / 2))
+    viewer.scene.camera.zoom = float(np.min(np.asarray(viewer.canvas.size) / ((high - low) * _MARGIN)))
