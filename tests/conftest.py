@@ -60,14 +60,18 @@ def c2() -> Slide:
 @pytest.fixture(scope="session")
 def tiny_section(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an ST folder with a corner of C2, to be read only: some 50 spots, real pixels and counts."""
-    folder = tmp_path_factory.mktemp("sections") / "corner"
+    return cut_section(tmp_path_factory.mktemp("sections") / "corner", CROP)
+
+
+def cut_section(folder: Path, crop: tuple[int, int, int, int]) -> Path:
+    """Make an ST folder of a part of C2, (left, top, right, bottom) in px, and return it."""
     folder.mkdir()
     source = sample_folder()
     Image.MAX_IMAGE_PIXELS = None
     with Image.open(next(source.glob("*.jpg"))) as image:
-        image.crop(CROP).save(folder / "he.png")
+        image.crop(crop).save(folder / "he.png")
     spots = pd.read_csv(source / "C2_selection.tsv", sep="\t")
-    left, top, right, bottom = CROP
+    left, top, right, bottom = crop
     inside = spots.pixel_x.between(left + 20, right - 20) & spots.pixel_y.between(top + 20, bottom - 20)
     spots = spots[inside].assign(pixel_x=lambda s: s.pixel_x - left, pixel_y=lambda s: s.pixel_y - top)
     spots.to_csv(folder / "corner_selection.tsv", sep="\t", index=False)

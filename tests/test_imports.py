@@ -43,6 +43,7 @@ def test_the_package_its_nouns_and_its_terminal_import_nothing_heavy() -> None:
         "training",
     )
     assert heavy_after("; ".join(f"import napari_hyperst.nouns.{noun}" for noun in nouns)) == "[]"
+    assert heavy_after("import napari_hyperst.widgets.finetune_dock, napari_hyperst.nouns.snapshot") == "[]"
 
 
 def test_slides_open_without_torch() -> None:

@@ -15,14 +15,56 @@ import numpy as np
 
 from napari_hyperst.jobs.filling import Filling
 from napari_hyperst.jobs.job import LOG, Job
-from napari_hyperst.nouns.tasks import ExportTask
+from napari_hyperst.nouns.plan import PlannedSlide, TrainingPlan
+from napari_hyperst.nouns.tasks import ExportTask, PlanTask, ShareTask
 
 TOLD = {"spots": 47, "genes": 8, "seconds": 0.1}
+
+
+def plan(job: Job) -> None:
+    """Act out a plan: of listed genes, those that begin with NO are missing."""
+    config = job.task.config
+    if config.name == "impossible":
+        job.log.append("error", {"message": "slide: is no slide; give another", "expected": True})
+        return
+    asked = config.gene_list or (("A1", "B2") if job.task.genes_of else tuple(f"G{i}" for i in range(config.genes)))
+    missing = tuple(gene for gene in asked if gene.startswith("NO"))
+    held_out = 12 if config.holdout else 0
+    slides = [
+        PlannedSlide(path=str(path), name=path.name, spots=24, held_out=held_out, patient=f"P{i}", missing=missing)
+        for i, path in enumerate((*config.slides, *config.validation))
+    ]
+    settings = {"batch_size": 8, "epochs": 33, "micro_batch": None, "method.lora_blocks": 1}
+    settings = {name: value for name, value in settings.items() if name in job.task.free}
+    made = TrainingPlan(
+        slides=tuple(slides),
+        genes=tuple(gene for gene in asked if gene not in missing),
+        settings=settings,
+        reasons=dict.fromkeys(settings, "few spots"),
+        device="cpu: 2 threads",
+        devices={"cpu": ("2 threads", ""), "cuda": ("", "no GPU here"), "mps": ("", "no apple")},
+        prepare_s=120.0,
+        epoch_s=6.0,
+        memory_gib=1.3,
+        memory_free_gib=9.0,
+        cache_gib=0.5,
+        basis="time: measured on nothing",
+    )
+    (job.folder / "plan.json").write_text(made.model_dump_json())
+    job.log.append("done", {"result": "plan.json"})
 
 
 def play(job: Job, table: Path) -> None:
     """Act out one job."""
     job.log.append("start", {"pid": os.getpid()})
+    if isinstance(job.task, PlanTask):
+        plan(job)
+        return
+    if isinstance(job.task, ShareTask):
+        job.log.append(
+            "done", {"folder": str(job.task.out)} if job.task.out else {"page": f"hub/{job.task.repository}"}
+        )
+        return
     if isinstance(job.task, ExportTask):
         job.task.out.mkdir()
         time.sleep(0.3)  # time to be closed in

@@ -135,7 +135,7 @@ def test_colours_are_of_gene_violation_and_annotation(qtbot: Any, disk: Poincare
         drawn_again(qtbot, disk)
         words = [text.get_text() for text in disk.plot.axes.get_legend().get_texts()]
         assert words == ["stroma", "tumour", "fat"]
-        told = coloured(entry, "obs:kind", None, "spot_image")
+        told = coloured(entry, "obs:kind", (), "", "spot_image")
         of = dict(zip(counts.obs_names, kinds, strict=True))
         assert [told.categories[int(i)] for i in told.values] == [of[spot] for spot in table.obs_names]
         choose(disk, "obs:area")

@@ -116,7 +116,7 @@ class Job:
         return last if last is not None and last.ends else None
 
     def ask(self, request: str) -> None:
-        """Ask something of the process that runs it: ``"stop"``."""
+        """Ask something of the process that runs it: ``"stop"``, or of a training run ``"pause"``."""
         write_whole(self.folder / REQUEST, json.dumps({"request": request}) + "\n")
 
     def asked(self, request: str) -> bool:

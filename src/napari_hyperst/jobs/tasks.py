@@ -6,12 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from napari_hyperst.files import write_whole
 from napari_hyperst.jobs.filling import Filling
-from napari_hyperst.nouns.tasks import AnyTask, ConvertTask, ExportTask, PredictTask, SlideRef, TrainTask
+from napari_hyperst.nouns.tasks import (
+    AnyTask,
+    ConvertTask,
+    ExportTask,
+    PlanTask,
+    PredictTask,
+    ShareTask,
+    SlideRef,
+    TrainTask,
+)
 
 #: Called with each event's kind and content; raises ``Stopped`` when the job was asked to stop.
 Report = Callable[[str, dict[str, Any]], None]
 RESULT = "prediction.h5ad"
+PLAN = "plan.json"
 
 
 class Stopped(BaseException):
@@ -42,13 +53,20 @@ def perform(task: AnyTask, folder: Path, report: Report) -> None:
             _export(task, report)
         case ConvertTask():
             _convert(task, report)
+        case PlanTask():
+            _plan(task, folder, report)
+        case ShareTask():
+            _share(task, report)
         case TrainTask():
             from napari_hyperst.jobs.job import Job
             from napari_hyperst.training import resume
 
-            def check() -> None:
-                if Job(folder).asked("stop"):
+            job = Job(folder)
+
+            def check() -> bool:
+                if job.asked("stop"):
                     raise Stopped
+                return job.asked("pause")
 
             resume(folder, report, check)  # from its first step, where it has taken none
 
@@ -117,6 +135,30 @@ def _convert(task: ConvertTask, report: Report) -> None:
     slide = _open(task.slide, report)
     store = convert(slide, task.out, _progress("blocks of pixels", report))
     report("done", {"store": str(store), "spots": len(slide.spots)})
+
+
+def _plan(task: PlanTask, folder: Path, report: Report) -> None:
+    from napari_hyperst.training.plan import plan_training
+
+    def say(what: str) -> None:
+        report("progress", {"what": what, "done": 0, "total": 0})
+
+    plan = plan_training(task.config, task.free, task.genes_of, say)
+    write_whole(folder / PLAN, plan.model_dump_json(indent=2) + "\n")
+    report("done", {"result": PLAN})
+
+
+def _share(task: ShareTask, report: Report) -> None:
+    from napari_hyperst.training.share import push_checkpoint, share_checkpoint
+
+    told: dict[str, str] = {}
+    if task.out is not None:
+        report("progress", {"what": "writing the checkpoint", "done": 0, "total": 0})
+        told["folder"] = str(share_checkpoint(task.run, task.out))
+    if task.repository is not None:
+        report("progress", {"what": "sending it to the hub", "done": 0, "total": 0})
+        told["page"] = push_checkpoint(task.run, task.repository, private=task.private)
+    report("done", told)
 
 
 def _open(slide: SlideRef, report: Report) -> Any:

@@ -227,14 +227,9 @@ def _explain(error: BaseException) -> str:
 
 def _devices() -> dict[str, str]:
     """Return each kind of device, with an empty string where it is there and else the reason why not."""
-    import torch
-
     import napari_hyperst.models.checkpoint
     import napari_hyperst.prediction
     import napari_hyperst.slides.export  # noqa: F401  what every prediction needs, imported before the first click
+    from napari_hyperst.models.device import describe_devices
 
-    return {
-        "cpu": "",
-        "cuda": "" if torch.cuda.is_available() else "no CUDA device was found",
-        "mps": "" if torch.backends.mps.is_available() else "only Apple hardware has it",
-    }
+    return {kind: why for kind, (_, why) in describe_devices().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Literal
 
 import torch
@@ -55,3 +56,32 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     else:
         fast = False
     return torch.bfloat16 if fast else torch.float32
+
+
+def describe_devices() -> dict[str, tuple[str, str]]:
+    """Return of each kind of device what was found, or an empty text and the reason why there is none.
+
+    Returns
+    -------
+    dict
+        For ``"cuda"``, ``"mps"`` and ``"cpu"``: (what was found, why not), one of which is empty.
+    """
+    return {"cuda": _cuda(), "mps": _mps(), "cpu": (f"{torch.get_num_threads()} threads", "")}
+
+
+def _cuda() -> tuple[str, str]:
+    if torch.cuda.is_available():
+        facts = torch.cuda.get_device_properties(0)
+        more = f" and {torch.cuda.device_count() - 1} more" if torch.cuda.device_count() > 1 else ""
+        return f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB{more}", ""
+    if torch.version.hip is None and torch.version.cuda is None:
+        return "", "PyTorch was installed without CUDA"
+    return "", "no NVIDIA GPU with a driver that fits was found"
+
+
+def _mps() -> tuple[str, str]:
+    if torch.backends.mps.is_available():
+        return "Apple GPU", ""
+    if platform.system() != "Darwin":
+        return "", "only Apple hardware has it"
+    return "", "needs macOS 12.3 or later on Apple silicon, and a PyTorch built with it"

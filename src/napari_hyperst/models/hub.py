@@ -1,9 +1,10 @@
-"""Where an encoder's weights are: in a folder, in the Hugging Face hub's local cache, or on the hub. No torch here."""
+"""Weights and the Hugging Face hub: where an encoder's are, and how a checkpoint gets there. No torch here."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
@@ -189,3 +190,53 @@ def _unreachable(spec: EncoderSpec, hub: HubRepository, error: Exception) -> Che
 
 def _offline(spec: EncoderSpec) -> str:
     return f"or, without a network: put {spec.weights.name} into FOLDER/{spec.name} and set {FOLDER_VARIABLE}=FOLDER"
+
+
+def upload_folder(folder: Path, repository: str, names: Sequence[str], *, private: bool = True) -> str:
+    """Send files to a model repository on the Hugging Face hub, which is made if it is not there.
+
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    repository
+        ``owner/name``.
+    names
+        Which of them to send; nothing else is.
+    private
+        Whether a repository that is made is seen by its owner only.
+
+    Returns
+    -------
+    str
+        Its page.
+
+    Raises
+    ------
+    CheckpointError
+        If nobody is logged in, the name is none, or the hub refuses or cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HFValidationError
+
+    if get_token() is None:
+        raise CheckpointError("you are not logged in to the Hugging Face hub", do="run: hf auth login")
+    api = HfApi()
+    try:
+        page = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=list(names),
+            commit_message="Add a checkpoint of napari-hyperst",
+        )
+    except HFValidationError as error:
+        raise CheckpointError(f"names no repository ({error})", where=repository, do="write owner/name") from error
+    except Exception as error:  # what carries the bytes has errors of its own, httpx and hf_xet among them
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"cannot be sent to ({reason})",
+            where=repository,
+            do="check the network, and that the token of `hf auth whoami` may write there",
+        ) from error
+    return str(page)

@@ -16,7 +16,10 @@ ENDINGS = ("done", "stopped", "error")
 #: Bytes of a file of events that are read at once; the largest run tells some 100 MiB.
 _MOST_AT_ONCE = 512 * 2**20
 #: All kinds.
-KINDS = ("start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", "filling", *ENDINGS)
+KINDS = (
+    "start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", "filling",
+    "paused", "resumed", *ENDINGS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,18 @@ class EventReader:
         self.path = path
         self._offset = 0
 
-    def new(self) -> list[Event]:
-        """Return the events that were told since the last call; a line that is not whole yet is left for the next."""
+    def new(self, most_bytes: int = _MOST_AT_ONCE) -> list[Event]:
+        """Return the events that were told since the last call; a line that is not whole yet is left for the next.
+
+        Parameters
+        ----------
+        most_bytes
+            The most to read in this call, many lines long.
+        """
         try:
             with open_received(self.path, self.path.resolve().parent) as file:
                 file.seek(self._offset)
-                text = file.read(_MOST_AT_ONCE)
+                text = file.read(most_bytes)
         except (FileNotFoundError, ValueError):
             return []
         whole = text[: text.rfind(b"\n") + 1]

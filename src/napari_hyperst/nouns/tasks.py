@@ -163,7 +163,52 @@ class TrainTask(BaseModel):
     config: TrainConfig
 
 
-AnyTask = PredictTask | ExportTask | ConvertTask | TrainTask
+class PlanTask(BaseModel):
+    """Work out what a training run would take, and sensible settings for it; the result is ``plan.json``.
+
+    Attributes
+    ----------
+    config
+        The run, as it is asked for so far; nothing is written to its ``out``.
+    genes_of
+        A checkpoint whose genes are taken in the place of ``config.gene_list``.
+    free
+        Names of settings that may be worked out; the others stay as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["plan"] = "plan"
+    config: TrainConfig
+    genes_of: str | None = None
+    free: tuple[str, ...] = ()
+
+
+class ShareTask(BaseModel):
+    """Make of the checkpoint of a run a folder to share, or a repository on the Hugging Face hub.
+
+    Attributes
+    ----------
+    run
+        The folder of the run.
+    out
+        The folder to write, or None.
+    repository
+        ``owner/name`` on the hub, or None.
+    private
+        Whether a repository that is made is seen by its owner only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["share"] = "share"
+    run: Path
+    out: Path | None = None
+    repository: str | None = None
+    private: bool = True
+
+
+AnyTask = PredictTask | ExportTask | ConvertTask | TrainTask | PlanTask | ShareTask
 _TASK: TypeAdapter[AnyTask] = TypeAdapter(Annotated[AnyTask, Field(discriminator="kind")])
 
 

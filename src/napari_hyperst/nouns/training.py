@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from napari_hyperst.nouns.methods import HyperSTConfig, MethodConfig
 from napari_hyperst.nouns.tiles import TileSpec
@@ -17,7 +26,7 @@ class TrainConfig(BaseModel):
     Attributes
     ----------
     slides, validation
-        Paths of the training and the validation slides; without validation slides the last epoch is kept.
+        Paths of the training and the validation slides; without these and ``holdout`` the last epoch is kept.
     out
         Folder of the run: ``config.json``, ``events.jsonl`` and the checkpoint in ``best/``.
     name
@@ -32,6 +41,11 @@ class TrainConfig(BaseModel):
         Sizes of the tiles.
     genes
         Size of the HMHVG panel, chosen on the training slides.
+    gene_list
+        Genes to predict, by symbol or Ensembl id, in the place of that panel; all training slides must have them.
+    holdout
+        Share of the spots of each training slide that is held out as one block, to validate on where there are no
+        validation slides; spots within a niche of the block are left out. Optimistic: it is of the same sections.
     epochs, batch_size
         How long, and the most spots a step, over all processes.
     micro_batch
@@ -94,6 +108,8 @@ class TrainConfig(BaseModel):
     init_from: str | None = None
     tiles: TileSpec = TileSpec()
     genes: PositiveInt = 200
+    gene_list: tuple[str, ...] = ()
+    holdout: float = Field(default=0.0, ge=0, le=0.5)
     epochs: PositiveInt = 30
     batch_size: int = Field(default=128, ge=2)
     micro_batch: PositiveInt | None = None
@@ -119,6 +135,14 @@ class TrainConfig(BaseModel):
     seed: NonNegativeInt = 42
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @model_validator(mode="after")
+    def _validates_one_way(self) -> TrainConfig:
+        if self.holdout > 0 and self.validation:
+            raise ValueError("holdout is for runs without validation slides; leave one of the two out")
+        if len(set(self.gene_list)) < len(self.gene_list):
+            raise ValueError("gene_list names a gene twice")
+        return self
 
     def absolute(self) -> TrainConfig:
         """Return these settings with absolute paths of slides and run, good in any working directory."""

@@ -284,6 +284,8 @@ def _data(card: Card) -> list[str]:
             lines += [heading, "", *table(["slide", "spots", "µm/px"], rows), ""]
     if card.validation_slides:
         lines.append(f"Settings or epoch were chosen on: {_names(card.validation_slides)}.")
+    elif card.training.get("holdout"):
+        lines.append(f"The epoch was chosen on a block, {card.training['holdout']:.0%} of the spots, of each of these.")
     else:
         lines.append("No slide was held out: there was nothing to choose settings or the epoch on.")
     ring = "the square that holds the spot and its ring of neighbours"
@@ -331,6 +333,8 @@ def _limits(card: Card) -> list[str]:
             " another."
         )
     else:
+        if card.training.get("holdout"):
+            lines.append("It was validated on blocks of the sections that it was trained on, which is optimistic.")
         lines.append("How well it predicts sections that it has not seen was not measured.")
     if card.transform == "log2(count+1)":
         lines.append("Its target keeps sequencing depth: a part of any correlation is that of depth, not of a gene.")

@@ -261,6 +261,7 @@ def build_training_set(
     progress: Progress | None = None,
     share: tuple[int, int] = (0, 1),
     wait: Callable[[], None] | None = None,
+    kept: Sequence[NDArray[np.intp]] | None = None,
 ) -> TrainingSet:
     """Measure the panel's genes, and run all tiles through the part of the encoder that never changes.
 
@@ -291,6 +292,8 @@ def build_training_set(
         Which process this is, of how many. Each encodes its part of the files; in memory, everything.
     wait
         Returns when all processes have called it: each does once, where the cache is on disk.
+    kept
+        For each slide, which spots; by default all that ``trainable_spots`` finds.
 
     Raises
     ------
@@ -310,7 +313,8 @@ def build_training_set(
             HyperSTWarning,
             stacklevel=2,
         )
-    kept = [trainable_spots(slide, spec, complete_niches_only) for slide in slides]
+    if kept is None:
+        kept = [trainable_spots(slide, spec, complete_niches_only) for slide in slides]
     states: States
     if cache == "off":
         for slide in slides:

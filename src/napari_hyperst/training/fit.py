@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_hyperst.errors import ConfigError, HyperSTError
@@ -127,12 +128,15 @@ class Callbacks:
         When the averaged weights are the best so far, or the last where those are kept.
     poll
         Before each piece of a batch.
+    predicted
+        With an epoch and the (n, G) prediction of the validation spots after it.
     """
 
     report: Report
     save: Callable[[], None] = lambda: None
     keep: Callable[[], None] = lambda: None
     poll: Callable[[], None] = lambda: None
+    predicted: Callable[[int, NDArray[np.float32]], None] = lambda epoch, prediction: None
 
 
 def fit(run: Run, calls: Callbacks) -> None:
@@ -194,7 +198,7 @@ def _train_epoch(run: Run, scaler: torch.amp.GradScaler, calls: Callbacks) -> No
             numbers |= {"grad_norm": norm} if math.isfinite(norm) else {}
             numbers["waiting"] = waited / (time.perf_counter() - started)
             progress.count_step(numbers, scaler.state_dict())
-            calls.report("step", {"step": progress.step, "of": run.steps, **numbers})
+            calls.report("step", {"step": progress.step, "of": run.steps, "spots": len(batch), **numbers})
             if progress.step % config.save_steps == 0:
                 calls.save()
     finally:
@@ -283,8 +287,9 @@ def _end_epoch(run: Run, calls: Callbacks) -> None:
         numbers[group["name"]] = group["lr"]
     metrics: dict[str, float] = {}
     if run.validation is not None:
-        found = validate(run.averaged, run.validation, config.batch_size, calls.poll, progress.micro_batch).metrics
-        metrics = run.processes.agree(found)
+        found = validate(run.averaged, run.validation, config.batch_size, calls.poll, progress.micro_batch)
+        metrics = run.processes.agree(found.metrics)
+        calls.predicted(progress.epoch, found.prediction)
     epoch = progress.epoch
     progress.epoch, progress.offset, progress.sums, progress.counts = epoch + 1, 0, {}, {}
     value = metrics.get(config.monitor)

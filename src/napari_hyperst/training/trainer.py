@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_hyperst.errors import ConfigError, StoreError
+from napari_hyperst.errors import StoreError
 from napari_hyperst.models.build import build_method
-from napari_hyperst.models.checkpoint import Checkpoint, load_checkpoint, package_versions, save_checkpoint
+from napari_hyperst.models.checkpoint import load_checkpoint, package_versions, save_checkpoint
 from napari_hyperst.models.device import choose_dtype
 from napari_hyperst.models.encoders import weights_sha256
 from napari_hyperst.models.method import Method
-from napari_hyperst.models.transfer import check_encoders, start_encoder
+from napari_hyperst.models.transfer import start_encoder
 from napari_hyperst.nouns.checkpoint import Card, TrainingSlide
 from napari_hyperst.nouns.metrics import pearson_by_gene
+from napari_hyperst.nouns.snapshot import SNAPSHOT, ValidationSnapshot
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
-from napari_hyperst.slides.expression import select_hmhvg
 from napari_hyperst.slides.tiles import niche_um
 from napari_hyperst.training.card import write_model_card
-from napari_hyperst.training.dataset import TrainingSet, build_training_set, trainable_spots
+from napari_hyperst.training.dataset import TrainingSet, build_training_set
 from napari_hyperst.training.encoding import check_size
 from napari_hyperst.training.fit import Callbacks, Run, fit
 from napari_hyperst.training.folder import BEST, EVENTS, LAST, RunFolder, check_settings, is_done, resumable
 from napari_hyperst.training.prefix_cache import slide_content
+from napari_hyperst.training.preparation import Spots, check_apart, choose_panel, divide_spots, starting_point
 from napari_hyperst.training.processes import Processes
 from napari_hyperst.training.report import PICTURE, draw_run
 from napari_hyperst.training.state import read_state, write_state
@@ -36,6 +39,8 @@ from napari_hyperst.training.validate import validate
 
 #: Called with an event's kind and content.
 Progress = Callable[[str, dict[str, Any]], None]
+#: Says whether to wait; what it raises ends the run.
+Check = Callable[[], bool | None]
 #: Settings that a card does not keep: paths, what stands elsewhere in it, and how fast it went.
 _NOT_ON_CARD = {
     "slides", "validation", "out", "name", "method", "tiles", "init_from", "micro_batch", "cache", "cache_gib",
@@ -43,11 +48,13 @@ _NOT_ON_CARD = {
 }  # fmt: skip
 
 
+#: Seconds between two looks whether a run that waits is to go on.
+_LOOK_S = 0.2
 #: What may be another when a run is resumed.
 _MAY_CHANGE = {"device", "precision", "processes"}
 
 
-def train(config: TrainConfig, progress: Progress | None = None, check: Callable[[], None] | None = None) -> Path:
+def train(config: TrainConfig, progress: Progress | None = None, check: Check | None = None) -> Path:
     """Train a method on some slides.
 
     With several processes, each calls this; the first one writes.
@@ -60,6 +67,7 @@ def train(config: TrainConfig, progress: Progress | None = None, check: Callable
         Called with each event's kind and content, as written to ``events.jsonl``.
     check
         Called often. What it raises ends the run, once its state has been saved; so does what ``progress`` raises.
+        While it returns True the run waits, its state saved and nothing computed.
 
     Returns
     -------
@@ -83,7 +91,7 @@ def train(config: TrainConfig, progress: Progress | None = None, check: Callable
     return _Training(config.absolute(), False, progress, check).run()
 
 
-def resume(out: Path, progress: Progress | None = None, check: Callable[[], None] | None = None) -> Path:
+def resume(out: Path, progress: Progress | None = None, check: Check | None = None) -> Path:
     """Go on with a run that was stopped or killed, from the state that it saved last.
 
     On a CPU the weights become those of a run that was never interrupted, to the bit.
@@ -140,16 +148,15 @@ def train_once(config: TrainConfig) -> Path:
 class _Training:
     """A run in this process, from slides to checkpoint."""
 
-    def __init__(
-        self, config: TrainConfig, resumed: bool, progress: Progress | None, check: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, config: TrainConfig, resumed: bool, progress: Progress | None, check: Check | None) -> None:
         self.config, self.resumed = config, resumed
         self.progress = progress or (lambda kind, content: None)
-        self.check = check or (lambda: None)
+        self.check: Check = check or (lambda: None)
         self.processes = Processes(config)
         self.folder: RunFolder | None = None
         self.fitting: Run | None = None
         self.asked: BaseException | None = None
+        self.told_of_waiting = False
 
     def run(self) -> Path:
         config = self.config
@@ -157,10 +164,13 @@ class _Training:
             with self.processes.main_first():  # which decodes images that the others then find
                 self.slides = [open_slide(path) for path in config.slides]
                 self.held_out = [open_slide(path) for path in config.validation]
-            _check_apart(self.slides, self.held_out)
-            self.start = _starting_point(config, self.held_out)
+            check_apart(self.slides, self.held_out)
+            self.kept, self.held_out_kept = divide_spots(config, self.slides, self.held_out)
+            if config.holdout > 0:
+                self.held_out = self.slides
+            self.start = starting_point(config, self.held_out)
             torch.manual_seed(config.seed)
-            self.panel = select_hmhvg(self.slides, config.genes)
+            self.panel = choose_panel(config, self.slides)
             model = build_method(config.method, len(self.panel))
             if self.start is not None:
                 start_encoder(model, self.start.model)
@@ -181,19 +191,26 @@ class _Training:
         known = {"device": str(processes.device), "processes": processes.count, "genes": len(self.panel)}
         last = config.out / LAST if self.resumed and (config.out / LAST).is_dir() else None
         self._report("start", {**known, "resumed": last is not None})
-        training = self._read(self.slides, model, config.symmetries, config.stain_jitter)
-        validation = self._read(self.held_out, model, 1, 0.0) if self.held_out else None
+        training = self._read(self.slides, self.kept, model, config.symmetries, config.stain_jitter)
+        validation = self._read(self.held_out, self.held_out_kept, model, 1, 0.0) if self.held_out else None
         run = Run.start(model, training, validation, config, processes)
         self._restore(run, last)
         processes.start_trackers(config.name, config.model_dump(mode="json"), config.out)
         self.fitting = run
-        fit(run, Callbacks(self._report, self._save, self._keep, self._poll))
+        fit(run, Callbacks(self._report, self._save, self._keep, self._poll, self._predicted))
         if processes.is_main:
             self._describe(run)
         self._report("done", {"epoch": run.progress.kept_epoch, "checkpoint": BEST, **run.progress.kept_metrics})
 
-    def _read(self, slides: list[Slide], model: Method, symmetries: int, stain_jitter: float) -> TrainingSet:
+    def _read(
+        self, slides: list[Slide], kept: list[Spots], model: Method, symmetries: int, stain_jitter: float
+    ) -> TrainingSet:
         config, processes = self.config, self.processes
+
+        def progress(done: int, total: int) -> None:
+            self._report("progress", {"what": "tiles", "done": done, "total": total})
+            self._poll()
+
         return build_training_set(
             slides,
             self.panel,
@@ -204,21 +221,18 @@ class _Training:
             cache=config.cache,
             cache_gib=config.cache_gib,
             stain_jitter=stain_jitter,
-            progress=lambda done, total: self._report("progress", {"what": "tiles", "done": done, "total": total}),
+            progress=progress,
             share=(processes.rank, processes.count),
             wait=processes.wait,
+            kept=kept,
         )
 
     def _check_cache(self, model: Method) -> None:
         """Refuse what all slides' states take, before any is computed."""
         config = self.config
         if config.cache != "off":
-            kept = [
-                len(trainable_spots(slide, config.tiles, config.complete_niches_only)) * symmetries
-                for slides, symmetries in ((self.slides, config.symmetries), (self.held_out, 1))
-                for slide in slides
-            ]
-            check_size(model.encoder, sum(kept), config.cache_gib)
+            states = config.symmetries * sum(map(len, self.kept)) + sum(map(len, self.held_out_kept))
+            check_size(model.encoder, states, config.cache_gib)
 
     def _restore(self, run: Run, last: Path | None) -> None:
         """Take a run up where its saved state says; every process reads it."""
@@ -237,10 +251,10 @@ class _Training:
 
     def _inputs(self, run: Run) -> dict[str, str]:
         """Return hashes and names of what the run depends on, and the settings do not tell."""
-        encoder, config = run.model.encoder, self.config
+        encoder = run.model.encoder
         digest = {name: hashlib.sha256() for name in ("slides", "counts")}
-        for slide in (*self.slides, *self.held_out):
-            spots = trainable_spots(slide, config.tiles, config.complete_niches_only)
+        kept = (*self.kept, *self.held_out_kept)
+        for slide, spots in zip((*self.slides, *self.held_out), kept, strict=True):
             digest["slides"].update(slide_content(slide, spots).encode())
         for data in (run.training, run.validation):
             if data is not None:
@@ -265,7 +279,25 @@ class _Training:
             raise self.asked or KeyboardInterrupt
 
     def _poll(self) -> None:
-        self._or_save(self.check)
+        self._or_save(self._wait)
+
+    def _wait(self) -> None:
+        """Wait for as long as is asked, with the state saved, so that nothing is lost where the process is ended."""
+        if not self.check() or self.folder is None:
+            return
+        if self.processes.count > 1:  # the others would take one that waits for dead
+            if not self.told_of_waiting:
+                self._report("warning", {"message": "several processes can be stopped, not paused"})
+                self.told_of_waiting = True
+            return
+        if self.fitting is not None:
+            self._save()
+        if self.processes.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.folder.tell("paused", {})
+        while self.check():
+            time.sleep(_LOOK_S)
+        self.folder.tell("resumed", {})
 
     def _or_save(self, call: Callable[[], None]) -> None:
         """Call something that may end the run; where other processes must agree first, remember what it raised."""
@@ -299,6 +331,28 @@ class _Training:
             save_checkpoint(self.folder.path / BEST, run.averaged, self.panel, self._card(run.progress.kept_metrics))
             self.folder.tell("checkpoint", {"checkpoint": BEST, "step": run.progress.step})
 
+    def _predicted(self, epoch: int, prediction: NDArray[np.float32]) -> None:
+        """Let others see what is predicted on the validation spots."""
+        run = self.fitting
+        if self.folder is None or run is None or run.validation is None:
+            return
+        ids = [slide.spots.ids[spots] for slide, spots in zip(self.held_out, self.held_out_kept, strict=True)]
+        snapshot = ValidationSnapshot(
+            epoch,
+            tuple(str(path) for path in self.config.validation or self.config.slides),
+            run.validation.slide.numpy().astype(np.int32),
+            np.concatenate(ids),
+            np.array(self.panel.genes),
+            prediction.astype(np.float16),
+            run.validation.measured().astype(np.float16),
+        )
+        try:
+            snapshot.write(self.folder.path)
+        except OSError as error:  # a picture is not worth a run
+            self._report("warning", {"message": f"the validation map cannot be written ({error.strerror})"})
+            return
+        self.folder.tell("validation", {"epoch": epoch, "file": SNAPSHOT})
+
     def _describe(self, run: Run) -> None:
         """Put the picture and the model card of a run that has come to its end beside its checkpoint."""
         by_gene: NDArray[Any] | None = None
@@ -327,42 +381,16 @@ class _Training:
                 TrainingSlide(
                     name=slide.name,
                     fingerprint=slide.fingerprint,
-                    spots=len(trainable_spots(slide, config.tiles, config.complete_niches_only)),
+                    spots=len(spots),
                     mpp=slide.mpp,
                     niche_um=niche_um(slide, config.tiles),
                     picture=slide.picture_fingerprint,
                 )
-                for slide in self.slides
+                for slide, spots in zip(self.slides, self.kept, strict=True)
             ),
             encoder_slides=() if start is None else (*start.card.training_slides, *start.card.encoder_slides),
-            validation_slides=tuple(slide.name for slide in self.held_out),
+            validation_slides=tuple(slide.name for slide in self.held_out if config.holdout == 0),
             training=config.model_dump(mode="json", exclude=_NOT_ON_CARD) | started,
             metrics={"validation": metrics} if metrics else {},
             versions=package_versions(),
         )
-
-
-def _starting_point(config: TrainConfig, held_out: list[Slide]) -> Checkpoint | None:
-    """Return the checkpoint that the encoder starts from, if there is to be one."""
-    if config.init_from is None:
-        return None
-    start = load_checkpoint(config.init_from, config.method.encoder)
-    check_encoders(config.method, start.card.method)
-    for slide in held_out:
-        if start.card.has_seen(slide.fingerprint):
-            raise ConfigError(
-                f"was trained on by {start.card.name}, which the encoder starts from",
-                where=slide.path,
-                do="validate on a section that neither has seen",
-            )
-    return start
-
-
-def _check_apart(slides: list[Slide], held_out: list[Slide]) -> None:
-    seen: dict[str, Slide] = {}
-    for slide in [*slides, *held_out]:
-        other = seen.setdefault(slide.fingerprint, slide)
-        if other is not slide:
-            raise ConfigError(
-                f"is the same section as {other.path}", where=slide.path, do="give each section once, for one purpose"
-            )

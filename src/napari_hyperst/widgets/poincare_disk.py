@@ -84,7 +84,8 @@ class DiskPlot(SpotPlot):
         assert entry.table is not None
         table = entry.table
         points = [np.asarray(table.obsm[f"hyperst_disk_{name}"], dtype=np.float64) for name in self.seen]
-        told = [coloured(entry, self.colouring, self.session.genes, self.session.title or "", name) for name in self.seen]
+        genes, title = self.session.genes, self.session.title or ""
+        told = [coloured(entry, self.colouring, genes, title, name) for name in self.seen]
         depth = max(float(np.nanmax(table.obs[f"norm_{name}"], initial=0.0)) for name in self.seen)
         _rings(axes, depth, Hierarchy.of(table).curvature, colours)
         scale = _Scale.of(told)
