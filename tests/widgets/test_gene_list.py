@@ -11,11 +11,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialogButtonBox
 
 from napari_hyperst.viewer.genes import Genes
-from napari_hyperst.viewer.maps import NO_COUNTS, Map
 from napari_hyperst.viewer.markers import MarkerSet, favourites, keep_marker_sets, marker_sets
 from napari_hyperst.widgets.gene_list import GeneList
 from napari_hyperst.widgets.gene_model import NAME, PCC, STAR, VARIANCE, GeneModel
-from napari_hyperst.widgets.map_list import MapList
 from napari_hyperst.widgets.marker_picker import MarkerDialog, MarkerPicker
 
 FIVE = Genes(
@@ -186,21 +184,3 @@ def test_a_pasted_list_is_kept_under_its_name(qtbot: Any) -> None:
 
 def marked(genes: GeneList) -> str:
     return genes.model.name(genes.view.currentIndex().row())
-
-
-def test_maps_that_cannot_be_shown_are_greyed_with_the_reason(qtbot: Any) -> None:
-    maps = MapList()
-    qtbot.addWidget(maps)
-    maps.set_maps([Map("a", "One", "First", "u"), Map("b", "Two", "First", "u", reason=NO_COUNTS)])
-    assert [maps.item(row).text().strip() for row in range(3)] == ["First", "One", "Two (needs counts)"]
-    greyed = maps.item_of("b")
-    assert greyed is not None
-    assert not greyed.flags() & Qt.ItemFlag.ItemIsEnabled
-    assert NO_COUNTS in greyed.toolTip()
-    chosen = MagicMock()
-    maps.chosen.connect(chosen)
-    maps.select("a")
-    chosen.assert_not_called()
-    maps.setCurrentRow(-1)
-    maps.setCurrentItem(maps.item_of("a"))
-    chosen.assert_called_once_with("a")

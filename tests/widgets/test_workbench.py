@@ -32,7 +32,7 @@ from napari_hyperst.viewer.session import session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.gene_model import NAME
 from napari_hyperst.widgets.genes_panel import GenesPanel
-from napari_hyperst.widgets.maps_panel import MapsPanel
+from napari_hyperst.widgets.hierarchy_panel import HierarchyPanel
 from napari_hyperst.widgets.panel import literal
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.workbench import Workbench
@@ -188,13 +188,14 @@ def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, t
     where = bench.panel(GenesPanel).genes.view.visualRect(bench.panel(GenesPanel).genes.model.index(2, NAME)).center()
     qtbot.mouseClick(bench.panel(GenesPanel).genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
     assert bench.session.gene == bench.panel(GenesPanel).genes.listed[2]
-    bench.panel(MapsPanel).maps.setCurrentItem(bench.panel(MapsPanel).maps.item_of("violation_spot_image__niche_image"))
+    hierarchy = bench.findChild(HierarchyPanel).list
+    hierarchy.setCurrentItem(hierarchy.item_of("violation_spot_image__niche_image"))
     layer = bench.session.layer_of(entry, "violation_spot_image__niche_image")
     assert layer is not None
     assert layer.visible
     out = tmp_path / "out.zarr"
     bench.export(out)
-    assert not bench.predict_panel.cancel.isEnabled()
+    assert bench.predict_panel.cancel.isEnabled()
     assert not bench.predict_panel.button.isEnabled()
     qtbot.waitUntil(lambda: bench.child.job is None, timeout=10_000)
     assert (out / "table").read_text() == "table_hyperst"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtWidgets import QCheckBox
+from qtpy.QtWidgets import QCheckBox, QTabWidget
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.genes import Genes
@@ -16,12 +16,14 @@ from napari_hyperst.widgets.gene_list import GeneList
 from napari_hyperst.widgets.map_buttons import MapButtons
 from napari_hyperst.widgets.marker_picker import MarkerPicker
 from napari_hyperst.widgets.panel import Panel, show_error
+from napari_hyperst.widgets.plots import GeneScatterPanel
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
     from napari_hyperst.widgets.work import Work
 
 _LIST = "The genes that the checkpoint predicts; in the canvas N shows the next and Shift+N the one before"
+_SCATTER = "The gene as measured and as predicted, a point a spot"
 
 
 class GenesPanel(Panel):
@@ -46,8 +48,12 @@ class GenesPanel(Panel):
         self.markers = MarkerPicker()
         self.genes = GeneList()
         self.genes.view.setToolTip(_LIST)
-        for widget in (self.maps, self.together, self.markers, self.genes):
-            self.column.addWidget(widget, 1 if widget is self.genes else 0)
+        self.scatter = GeneScatterPanel(session)
+        self.views = QTabWidget()
+        for title, view, told in (("List", self.genes, _LIST), ("Scatter", self.scatter, _SCATTER)):
+            self.views.setTabToolTip(self.views.addTab(view, title), told)
+        for widget in (self.maps, self.together, self.markers, self.views):
+            self.column.addWidget(widget, 1 if widget is self.views else 0)
         self.genes.chosen.connect(lambda gene: self._show(gene=gene))
         self.maps.chosen.connect(lambda key: self._show(map_key=key))
         self.markers.chosen.connect(self._on_markers)

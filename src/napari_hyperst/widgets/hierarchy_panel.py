@@ -80,6 +80,10 @@ class HierarchyPanel(QWidget):
 
     def _on_shown(self) -> None:
         self.list.select(self.session.map)
+        entry = self.session.active
+        shown = None if entry is None else entry.map(self.session.map)
+        if shown is not None and entry is not None and entry.table is not None:
+            self.status.setText(shown.title if shown.key.startswith(_PREFIXES) else _CHOOSE)
 
     def _on_chosen(self, key: str) -> None:
         try:

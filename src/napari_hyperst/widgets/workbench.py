@@ -14,10 +14,11 @@ from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.session import Session, session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.genes_panel import GenesPanel
-from napari_hyperst.widgets.maps_panel import MapsPanel
-from napari_hyperst.widgets.panel import Panel
+from napari_hyperst.widgets.hierarchy_panel import HierarchyPanel
+from napari_hyperst.widgets.panel import Panel, held
 from napari_hyperst.widgets.predict_panel import PredictPanel
 from napari_hyperst.widgets.process import Child
+from napari_hyperst.widgets.regions_panel import RegionsPanel
 from napari_hyperst.widgets.section import Section
 from napari_hyperst.widgets.slide_panel import SlidePanel
 from napari_hyperst.widgets.work import Work
@@ -31,7 +32,8 @@ PANELS: tuple[Callable[[Session, Work], Panel], ...] = (
     SlidePanel,
     PredictPanel,
     GenesPanel,
-    MapsPanel,
+    held("Hierarchy", HierarchyPanel),
+    held("Regions", RegionsPanel),
     ExportPanel,
 )
 
