@@ -93,13 +93,13 @@ def predict(
     targets = _targets(slides, out)
     laying = any(given is not None for given in (pitch, spot, tissue))
     for path, target in zip(slides, targets, strict=True):
-        inspect_slide(path.expanduser(), image=image is not None, table=table is not None, laying=laying)
+        slide_format = inspect_slide(path.expanduser(), image=image is not None, table=table is not None, laying=laying)
         found = output_format(target)
         check_request(found, target, gene, measured, copy)
         if found is not STORE:  # whether what is there may be replaced is looked at with the slide
             check_free(target.expanduser().absolute(), overwrite, lambda _: True)
         elif len(slides) == 1 or out.is_dir():
-            check_place(target.expanduser(), path.expanduser())
+            check_place(target.expanduser(), path.expanduser() if slide_format == "spatialdata" else None)
     files = find_checkpoint(checkpoint)
     if gene is not None and gene not in read_panel(files, read_card(files)).genes:
         raise ConfigError(f"{checkpoint} does not predict {gene!r}", where="--gene", do="name a gene of its panel")

@@ -409,6 +409,13 @@ def test_a_table_that_says_nonsense_of_how_it_was_made_is_refused(predicted_stor
         open_prediction(store)
 
 
+def test_nothing_but_tables_is_written_into_the_own_store(predicted_store: Path) -> None:
+    slide, _ = open_prediction(predicted_store)
+    for place in (predicted_store / "x.csv", predicted_store / "images" / "x.csv"):
+        with pytest.raises(StoreError, match="lies within the slide's own store"):
+            check_output(slide, place)
+
+
 def test_a_name_with_signs_of_mathematics_is_drawn_as_it_is(corner: Slide, tiny_table: AnnData, tmp_path: Path) -> None:
     odd = tiny_table.copy()
     odd.var_names = [r"$\frac$", *odd.var_names[1:]]

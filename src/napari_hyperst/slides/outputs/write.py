@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_hyperst.errors import ConfigError
+from napari_hyperst.errors import ConfigError, StoreError
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.slides.export import check_target, prediction_table, write_table
 from napari_hyperst.slides.expression import counts_are_raw
@@ -134,6 +134,9 @@ def _check_place(
     if found is STORE:
         check_target(slide, path, table, copy=copy)
     else:
+        own = slide.sdata.path
+        if own is not None and Path(own).resolve() in path.resolve().parents:
+            raise StoreError("lies within the slide's own store", where=path, do="name another place")
         is_ours = is_ome_zarr_of_ours if found.name == "OME-Zarr" else Path.is_file
         check_free(path.absolute(), overwrite, is_ours)
 
