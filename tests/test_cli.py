@@ -330,6 +330,8 @@ BAD = {
     "no slide": (["predict", "{tmp}/no", "--out", "{tmp}/o.zarr"], "there is nothing here"),
     "no checkpoint": (["predict", "{slide}", "--checkpoint", "none", "--out", "{tmp}/o.zarr"], "no such checkpoint"),
     "out is taken": (["predict", "{slide}", "--out", "{slide}"], "is there already"),
+    "no folder of a table": (["predict", "{slide}", "--out", "{tmp}/no/o.csv"], "there is no such folder"),
+    "a gene of all": (["predict", "{slide}", "--out", "{tmp}/o.h5ad", "--gene", "FN1"], "holds all genes"),
     "no such device": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--device", "abacus"], "no device"),
     "no such precision": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--precision", "int1"], "no precision"),
     "convert nothing": (["convert", "{tmp}/no", "--out", "{tmp}/o.zarr"], "there is nothing here"),

@@ -16,6 +16,9 @@ from napari_hyperst.slides.slide import Slide
 
 #: What is predicted and measured.
 UNIT = "log2(count + 1)"
+#: What is said where measured values are asked for and there are none, and what to do.
+NOT_MEASURED = "nothing was measured, or not as raw counts"
+LEAVE_OUT = "leave that out (--measured, or measured=)"
 RESEARCH_USE = "For research use only."
 #: What of ``uns["hyperst"]`` goes into formats that hold a line of text.
 _TOLD = ("checkpoint", "checkpoint_sha256", "slide_fingerprint", "command")
@@ -96,7 +99,7 @@ def genes_of(table: AnnData, gene: str | None, measured: bool) -> dict[str, NDAr
     """
     check_gene(table, gene)
     if measured and "measured" not in table.layers:
-        raise ConfigError("nothing was measured, or not as raw counts", do="leave that out (--measured, or measured=)")
+        raise ConfigError(NOT_MEASURED, do=LEAVE_OUT)
     values = {"predicted": table.X} | ({"measured": table.layers["measured"]} if measured else {})
     column = None if gene is None else list(table.var_names).index(gene)
     within = slice(None) if column is None else slice(column, column + 1)
