@@ -100,5 +100,6 @@ def _title(slide: Slide, gene: GeneValues) -> str:
 
 
 def _notice(table: AnnData) -> str:
-    trained = " It was trained on this section." if np.asarray(table.obs["in_training"]).any() else ""
+    seen = "in_training" in table.obs and np.asarray(table.obs["in_training"]).any()
+    trained = " It was trained on this section." if seen else ""
     return f"Checkpoint {provenance(table)['checkpoint']}.{trained} {RESEARCH_USE}"
