@@ -128,15 +128,15 @@ def test_info_tells_how_the_tables_of_a_store_were_made(
     code = "import sys; from napari_hyperst.cli import main\ntry: main(sys.argv[1:])"
     code += "\nfinally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code, "info", str(store)], capture_output=True, text=True, check=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert [line.split(":")[0].strip() for line in lines] == ["second", "table_hyperst"]
+    told = done.stdout.partition("predictions:\n")[2]
+    assert [line for line in told.splitlines() if not line.startswith("    ")] == ["  second:", "  table_hyperst:"]
     for word in ("8 genes", "by tiny (hyperst", "entails", "eta 0.7", "on cpu in ", "asked for by: command"):
-        assert word in lines[0]
+        assert word in told.partition("table_hyperst:")[0]
     assert "odd): what it says of how it was made cannot be read" in done.stderr
-    told = said(capsys, "info", store)["predictions"]
-    assert told["second"]["card"]["name"] == "tiny"
-    assert told["second"]["run"]["device"] == "cpu"
-    assert told["second"]["genes"] == 8
+    made = said(capsys, "info", store)["predictions"]
+    assert made["second"]["card"]["name"] == "tiny"
+    assert made["second"]["run"]["device"] == "cpu"
+    assert made["second"]["genes"] == 8
 
 
 def test_a_store_is_exported_and_a_prediction_written_as_other_formats(
@@ -330,6 +330,8 @@ BAD = {
     "no slide": (["predict", "{tmp}/no", "--out", "{tmp}/o.zarr"], "there is nothing here"),
     "no checkpoint": (["predict", "{slide}", "--checkpoint", "none", "--out", "{tmp}/o.zarr"], "no such checkpoint"),
     "out is taken": (["predict", "{slide}", "--out", "{slide}"], "is there already"),
+    "no folder of a table": (["predict", "{slide}", "--out", "{tmp}/no/o.csv"], "there is no such folder"),
+    "a gene of all": (["predict", "{slide}", "--out", "{tmp}/o.h5ad", "--gene", "FN1"], "holds all genes"),
     "no such device": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--device", "abacus"], "no device"),
     "no such precision": (["predict", "{slide}", "--out", "{tmp}/o.zarr", "--precision", "int1"], "no precision"),
     "convert nothing": (["convert", "{tmp}/no", "--out", "{tmp}/o.zarr"], "there is nothing here"),

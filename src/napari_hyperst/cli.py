@@ -37,7 +37,7 @@ from napari_hyperst.options import (
     TableOption,
     TissueOption,
 )
-from napari_hyperst.slides.outputs.formats import STORE, output_format
+from napari_hyperst.slides.outputs.formats import STORE, check_request, output_format
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.terminal import say, show_events, show_progress, show_warning
 
@@ -85,6 +85,7 @@ def predict(
     from napari_hyperst.files import check_place
     from napari_hyperst.models.checkpoint_files import find_checkpoint, read_card, read_panel
     from napari_hyperst.slides.inspection import inspect_slide
+    from napari_hyperst.slides.outputs.staging import check_free
 
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"there is no precision {precision!r}", do="use auto, float32 or bfloat16")
@@ -92,9 +93,13 @@ def predict(
     targets = _targets(slides, out)
     laying = any(given is not None for given in (pitch, spot, tissue))
     for path, target in zip(slides, targets, strict=True):
-        inspect_slide(path.expanduser(), image=image is not None, table=table is not None, laying=laying)
-        if output_format(target) is STORE and (len(slides) == 1 or out.is_dir()):
-            check_place(target.expanduser(), path.expanduser())
+        slide_format = inspect_slide(path.expanduser(), image=image is not None, table=table is not None, laying=laying)
+        found = output_format(target)
+        check_request(found, target, gene, measured, copy)
+        if found is not STORE:  # whether what is there may be replaced is looked at with the slide
+            check_free(target.expanduser().absolute(), overwrite, lambda _: True)
+        elif len(slides) == 1 or out.is_dir():
+            check_place(target.expanduser(), path.expanduser() if slide_format == "spatialdata" else None)
     files = find_checkpoint(checkpoint)
     if gene is not None and gene not in read_panel(files, read_card(files)).genes:
         raise ConfigError(f"{checkpoint} does not predict {gene!r}", where="--gene", do="name a gene of its panel")

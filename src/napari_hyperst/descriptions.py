@@ -97,7 +97,7 @@ def describe_predictions(slide: Slide, *, in_words: bool) -> dict[str, Any]:
             continue
         size = {"spots": table.n_obs, "genes": table.n_vars}
         if in_words:
-            told[name] = "; ".join([f"{table.n_obs} spots x {table.n_vars} genes", *made.sentences()])
+            told[name] = [f"{table.n_obs} spots x {table.n_vars} genes", *made.sentences()]
         else:
             told[name] = {**size, **json.loads(made.model_dump_json())}  # where NaN is null
     return told

@@ -23,7 +23,10 @@ def say(content: dict[str, Any], as_json: bool) -> None:
         if isinstance(value, dict):
             print(f"{key}:")
             for inner, number in value.items():
-                print(f"  {inner}: {_pretty(number)}")
+                if isinstance(number, list):
+                    print(f"  {inner}:", *number, sep="\n    ")
+                else:
+                    print(f"  {inner}: {_pretty(number)}")
         else:
             print(f"{key}: {_pretty(value)}")
 

@@ -23,7 +23,8 @@ from napari_hyperst.nouns.panel import GenePanel
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
-from napari_hyperst.slides.image import CACHE_VARIABLE, Pyramid
+from napari_hyperst.slides.decoded import CACHE_VARIABLE
+from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.tiles import read_tiles
 from napari_hyperst.training.dataset import TrainingSet, build_training_set, trainable_spots, turn
 from napari_hyperst.training.encoding import encode_tiles, state_gib

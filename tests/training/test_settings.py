@@ -114,7 +114,7 @@ def test_printed_settings_say_what_each_is_and_what_differs() -> None:
     at = lines.index("epochs: 7  # whole number > 0; default 30")
     assert lines[at - 2 : at] == ["", "# How long, and the most spots a step, over all processes."]
     assert lines[at + 1] == "batch_size: 128  # whole number >= 2"
-    assert "  dim: 64  # whole number > 0; default 128" in lines
+    assert "  dim: 64  # whole number > 0 and <= 8192; default 128" in lines
     assert "  kind: hyperst" in lines
     assert any("; null for all of them." in line for line in lines)
     given_elsewhere = [line for line in lines if "given with" in line]

@@ -4,9 +4,11 @@ import errno
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,11 @@ from spatialdata.models import ShapesModel
 from spatialdata.transformations import Affine, get_transformation
 
 from napari_hyperst import export
-from napari_hyperst.errors import ConfigError, HyperSTError, StoreError
+from napari_hyperst.errors import ConfigError, HyperSTError, SlideError, StoreError
 from napari_hyperst.models.checkpoint import Checkpoint
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import Slide, open_slide
-from napari_hyperst.slides.outputs import open_prediction, write_output
+from napari_hyperst.slides.outputs import check_output, open_prediction, write_output
 from napari_hyperst.slides.outputs.formats import FORMATS, output_format
 from napari_hyperst.slides.outputs.raster import SpotRaster
 
@@ -369,7 +371,7 @@ def test_a_store_alone_gives_every_format(predicted_store: Path, written: Path, 
     asked = {name: said for name, said in ASKED.items() if not name.endswith((".png", ".pdf", ".h5ad", ".tif"))}
     code = f"""
 import sys
-from napari_hyperst.slides.outputs import open_prediction, write_output
+from napari_hyperst.slides.outputs import check_output, open_prediction, write_output
 slide, name = open_prediction({str(predicted_store)!r})
 for where, asked in {asked!r}.items():
     write_output(slide, slide.sdata.tables[name], {str(tmp_path)!r} + "/" + where, **asked)
@@ -393,3 +395,35 @@ def test_a_store_of_several_predictions_asks_which(
         open_prediction(store, "third")
     with pytest.raises(StoreError, match="is no SpatialData Zarr"):
         open_prediction(tiny_section)
+    with pytest.raises(StoreError, match="there is nothing here"):
+        open_prediction(tmp_path / "none.zarr")
+
+
+def test_a_table_that_says_nonsense_of_how_it_was_made_is_refused(predicted_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "odd.zarr"
+    shutil.copytree(predicted_store, store)
+    uns = zarr.open_group(store / "tables" / "table_hyperst" / "uns" / "hyperst", use_consolidated=False)
+    del uns["mpp"]
+    zarr.consolidate_metadata(store)
+    with pytest.raises(SlideError, match=r"odd.zarr \(table_hyperst\): .* cannot be read \(mpp: "):
+        open_prediction(store)
+
+
+def test_nothing_but_tables_is_written_into_the_own_store(predicted_store: Path) -> None:
+    slide, _ = open_prediction(predicted_store)
+    for place in (predicted_store / "x.csv", predicted_store / "images" / "x.csv"):
+        with pytest.raises(StoreError, match="lies within the slide's own store"):
+            check_output(slide, place)
+
+
+def test_a_name_with_signs_of_mathematics_is_drawn_as_it_is(corner: Slide, tiny_table: AnnData, tmp_path: Path) -> None:
+    odd = tiny_table.copy()
+    odd.var_names = [r"$\frac$", *odd.var_names[1:]]
+    assert write_output(corner, odd, tmp_path / "odd.png", gene=r"$\frac$").is_file()
+
+
+def test_measured_values_are_not_asked_of_an_assay_that_was_not_made(corner: Slide, tmp_path: Path) -> None:
+    bare = replace(corner, source=replace(corner.source, table=None))
+    with pytest.raises(ConfigError, match="nothing was measured"):
+        check_output(bare, tmp_path / "x.csv", measured=True)
+    check_output(corner, tmp_path / "x.csv", measured=True)

@@ -85,8 +85,10 @@ def gene_figure(slide: Slide, table: AnnData, gene: GeneValues) -> Figure:
     ]
     figure.colorbar(drawn[-1], ax=places, label=UNIT, shrink=0.85, pad=0.02, aspect=25)
     characters = int(figure.get_figwidth() * _PER_INCH)
-    figure.suptitle("\n".join(textwrap.wrap(_title(slide, gene), int(characters * 0.75))), fontsize=12)
-    figure.supxlabel("\n".join(textwrap.wrap(_notice(table), characters)), fontsize=9)
+    figure.suptitle(
+        "\n".join(textwrap.wrap(_title(slide, gene), int(characters * 0.75))), fontsize=12, parse_math=False
+    )
+    figure.supxlabel("\n".join(textwrap.wrap(_notice(table), characters)), fontsize=9, parse_math=False)
     return figure
 
 
@@ -98,5 +100,6 @@ def _title(slide: Slide, gene: GeneValues) -> str:
 
 
 def _notice(table: AnnData) -> str:
-    trained = " It was trained on this section." if np.asarray(table.obs["in_training"]).any() else ""
+    seen = "in_training" in table.obs and np.asarray(table.obs["in_training"]).any()
+    trained = " It was trained on this section." if seen else ""
     return f"Checkpoint {provenance(table)['checkpoint']}.{trained} {RESEARCH_USE}"

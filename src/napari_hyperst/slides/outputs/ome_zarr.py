@@ -64,7 +64,9 @@ def write_ome_zarr(slide: Slide, table: AnnData, path: Path, gene: str) -> None:
 def is_ome_zarr_of_ours(path: Path) -> bool:
     """Tell whether a folder holds nothing but a gene map that we wrote."""
     try:
-        return ATTRS_KEY in zarr.open_group(path, mode="r").attrs and "ome" in zarr.open_group(path, mode="r").attrs
+        if not all(entry.name == "zarr.json" or entry.name.isdigit() for entry in path.iterdir()):
+            return False
+        return {ATTRS_KEY, "ome"} <= set(zarr.open_group(path, mode="r").attrs)
     except (OSError, ValueError):
         return False
 

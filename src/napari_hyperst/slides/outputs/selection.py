@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from napari_hyperst.errors import ConfigError, StoreError
+from napari_hyperst.slides.export.checks import check_prediction
 from napari_hyperst.slides.formats import bin_size_um
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
 #: What is predicted and measured.
 UNIT = "log2(count + 1)"
+#: What is said where measured values are asked for and there are none, and what to do.
+NOT_MEASURED = "nothing was measured, or not as raw counts"
+LEAVE_OUT = "leave that out (--measured, or measured=)"
 RESEARCH_USE = "For research use only."
 #: What of ``uns["hyperst"]`` goes into formats that hold a line of text.
 _TOLD = ("checkpoint", "checkpoint_sha256", "slide_fingerprint", "command")
@@ -57,8 +62,9 @@ def check_gene(table: AnnData, gene: str | None) -> None:
         If it is not.
     """
     if gene is not None and gene not in table.var_names:
-        some = ", ".join(table.var_names[:3])
-        raise ConfigError(f"{gene!r} is not among the {table.n_vars} genes ({some}, …)", do="name one of them")
+        near = get_close_matches(gene.upper(), [str(name) for name in table.var_names], n=3)
+        told = f"; the nearest are {', '.join(near)}" if near else f" ({', '.join(table.var_names[:3])}, …)"
+        raise ConfigError(f"{gene!r} is not among the {table.n_vars} genes{told}", do="name one of them")
 
 
 def gene_values(table: AnnData, gene: str | None) -> GeneValues:
@@ -96,7 +102,7 @@ def genes_of(table: AnnData, gene: str | None, measured: bool) -> dict[str, NDAr
     """
     check_gene(table, gene)
     if measured and "measured" not in table.layers:
-        raise ConfigError("nothing was measured, or not as raw counts", do="leave that out (--measured, or measured=)")
+        raise ConfigError(NOT_MEASURED, do=LEAVE_OUT)
     values = {"predicted": table.X} | ({"measured": table.layers["measured"]} if measured else {})
     column = None if gene is None else list(table.var_names).index(gene)
     within = slice(None) if column is None else slice(column, column + 1)
@@ -120,12 +126,16 @@ def check_table(slide: Slide, table: AnnData, where: str | Path) -> None:
     ------
     StoreError
         If it is none, or of others.
+    SlideError
+        If it does not hold what ours do.
     """
     region = table.uns.get("spatialdata_attrs", {}).get("region")
-    if ATTRS_KEY not in table.uns or "spatial" not in table.obsm or region not in (slide.name, [slide.name]):
+    regions = [region] if isinstance(region, str) else [] if region is None else list(region)
+    if ATTRS_KEY not in table.uns or "spatial" not in table.obsm or regions != [slide.name]:
         raise StoreError(
             f"the table is no prediction of the spots {slide.name!r}", where=where, do="predict the slide anew"
         )
+    check_prediction(table, where)
 
 
 def provenance(table: AnnData) -> dict[str, str]:

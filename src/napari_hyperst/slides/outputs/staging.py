@@ -28,12 +28,12 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
     Raises
     ------
     StoreError
-        If there is something that may not be replaced, or no folder to write into.
+        If there is something that may not be replaced, or no folder to write into, or none that may be written.
     """
     try:
         taken = path.exists() or path.is_symlink()
         replaceable = taken and overwrite and not path.is_symlink() and is_ours(path)
-        there = path.parent.is_dir()
+        there, writable = path.parent.is_dir(), os.access(path.parent, os.W_OK | os.X_OK)
     except OSError as error:
         raise StoreError(f"cannot be written ({error.strerror})", where=path, do="choose another place") from error
     if taken and not overwrite:
@@ -44,6 +44,8 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
         raise StoreError("is something else, and is not overwritten", where=path, do="name a new one")
     if not there:
         raise StoreError("there is no such folder", where=path.parent, do="make it first")
+    if not writable:
+        raise StoreError("may not be written", where=path.parent, do="choose another folder")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from anndata import AnnData
 
 from napari_hyperst.errors import StoreError
+from napari_hyperst.nouns.provenance import read_provenance
 from napari_hyperst.slides.formats import format_of
 from napari_hyperst.slides.readers import open_slide
 from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY, read_store
@@ -33,9 +34,9 @@ def open_prediction(store: str | Path, table: str | None = None, *, image: str |
     Raises
     ------
     SlideError
-        If its slide cannot be opened.
+        If its slide cannot be opened, or what the table says of how it was made cannot be read.
     StoreError
-        If it is no store, holds no prediction, several and none was named, or none of that name.
+        If nothing is there, it is no store, holds no prediction, several and none was named, or none of that name.
     """
     store = Path(store).expanduser()
     predictions = _predictions(store)
@@ -50,13 +51,15 @@ def open_prediction(store: str | Path, table: str | None = None, *, image: str |
     name = next(iter(predictions)) if table is None else table
     if name not in predictions:
         raise StoreError(f"holds no prediction {name!r}", where=store, do=f"name one of {', '.join(predictions)}")
-    said = predictions[name].uns[ATTRS_KEY]
+    made = read_provenance(predictions[name].uns[ATTRS_KEY], f"{store} ({name})")
     region = predictions[name].uns["spatialdata_attrs"]["region"]
-    measured = str(said.get("measured_table", "")) or (region if isinstance(region, str) else str(region[0]))
-    return open_slide(store, said.get("mpp"), image=image, table=measured), name
+    measured = made.measured_table or (region if isinstance(region, str) else str(region[0]))
+    return open_slide(store, made.mpp, image=image, table=measured), name
 
 
 def _predictions(store: Path) -> dict[str, AnnData]:
+    if not store.exists():
+        raise StoreError("there is nothing here", where=store, do="check the path")
     if format_of(store) != "spatialdata":
         raise StoreError("is no SpatialData Zarr", where=store, do="give a store that a slide was predicted into")
     tables = read_store(store, ("tables",)).tables

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_hyperst.errors import ConfigError, StoreError
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.slides.export import check_target, prediction_table, write_table
+from napari_hyperst.slides.expression import counts_are_raw
 from napari_hyperst.slides.outputs.formats import STORE, check_request, output_format
 from napari_hyperst.slides.outputs.ome_zarr import is_ome_zarr_of_ours, write_ome_zarr
-from napari_hyperst.slides.outputs.selection import check_gene, check_table
+from napari_hyperst.slides.outputs.selection import LEAVE_OUT, NOT_MEASURED, check_gene, check_table
 from napari_hyperst.slides.outputs.staging import check_free
 from napari_hyperst.slides.slide import Slide
 
@@ -108,14 +110,33 @@ def check_output(
     Raises
     ------
     ConfigError, StoreError
-        As ``export``.
+        As ``export``; also where measured values are asked for and there are no raw counts.
     """
+    _check_place(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
+    if measured and (slide.counts is None or not counts_are_raw(slide.counts)):
+        raise ConfigError(NOT_MEASURED, where=slide.path, do=LEAVE_OUT)
+
+
+def _check_place(
+    slide: Slide,
+    path: str | Path,
+    *,
+    gene: str | None,
+    measured: bool,
+    table: str | None,
+    overwrite: bool,
+    copy: bool,
+) -> None:
+    """Check that what is asked for may be written there, whatever there is to write."""
     path = Path(path).expanduser()
     found = output_format(path)
     check_request(found, path, gene, measured, copy)
     if found is STORE:
         check_target(slide, path, table, copy=copy)
     else:
+        own = slide.sdata.path
+        if own is not None and Path(own).resolve() in path.resolve().parents:
+            raise StoreError("lies within the slide's own store", where=path, do="name another place")
         is_ours = is_ome_zarr_of_ours if found.name == "OME-Zarr" else Path.is_file
         check_free(path.absolute(), overwrite, is_ours)
 
@@ -156,7 +177,7 @@ def write_output(
         As ``export``.
     """
     path = Path(path).expanduser()
-    check_output(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
+    _check_place(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
     check_table(slide, annotation, path)
     check_gene(annotation, gene)
     path = path.absolute()
