@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QProgressBar,
+    QTabBar,
 )
 
 from napari_hyperst.slides import open_slide
@@ -122,7 +123,7 @@ def test_whatever_takes_input_has_a_tooltip(qtbot: Any, bench: Workbench, sectio
             open_(qtbot, bench, section)
             predict(qtbot, bench)
         for widget in (found for kind in kinds for found in bench.findChildren(kind)):
-            parts = (QComboBox, QAbstractSpinBox, QLineEdit, QAbstractItemView)
+            parts = (QComboBox, QAbstractSpinBox, QLineEdit, QAbstractItemView, QTabBar)
             if not isinstance(widget.parent(), parts) and not isinstance(widget.parent().parent(), parts):
                 assert widget.toolTip(), widget
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from napari_hyperst.slides.slide import Slide
 
+#: What is said where something has to wait for such a one.
+WAIT = "Wait until all spots are predicted."
 #: Key of ``uns["hyperst"]`` that tells such a table from a prediction that is done.
 FILLING = "filling"
 
@@ -40,9 +42,9 @@ def filling_table(slide: Slide, genes: Sequence[str], path: Path) -> AnnData:
 
     table = AnnData(
         read_filling(path),
-        obs=pd.DataFrame(index=pd.Index(slide.spots.ids)),
+        obs=pd.DataFrame({"spot_id": slide.spots.index}, index=pd.Index(slide.spots.ids)),
         var=pd.DataFrame(index=pd.Index(list(genes))),
-        uns={OURS: {FILLING: True}},
+        uns={OURS: {FILLING: True}, "spatialdata_attrs": {"region": slide.name, "instance_key": "spot_id"}},
     )
     table.obsm["spatial"] = slide.spots.centres_px
     return table

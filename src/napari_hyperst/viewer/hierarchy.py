@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding, Geometry, Relation
 from napari_hyperst.viewer.contract import OURS
+from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.maps import EMBEDDING_TITLES
 
 if TYPE_CHECKING:
@@ -38,10 +40,12 @@ class Hierarchy:
 
     @classmethod
     def of(cls, table: AnnData) -> Hierarchy:
-        """Read it from the card in a prediction's table."""
+        """Read it from the card in a prediction's table; one that is still being made has none yet."""
         from napari_hyperst.nouns.checkpoint import Card
 
         told = table.uns[OURS]
+        if is_filling(table):
+            return cls((), "hyperbolic", math.nan)
         alignment = Card.model_validate_json(told["card"]).method.alignment
         relations = alignment.relations if alignment.weight > 0 else ()
         return cls(relations, alignment.geometry, float(told["curvature"]))

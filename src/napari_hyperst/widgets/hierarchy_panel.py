@@ -9,6 +9,7 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import QHeaderView, QLabel, QTabWidget, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError
+from napari_hyperst.viewer.filling import WAIT, is_filling
 from napari_hyperst.viewer.hierarchy import Angles, Hierarchy, title_of
 from napari_hyperst.viewer.maps import NO_COUNTS, Map
 from napari_hyperst.widgets.cone_view import ConeView
@@ -70,7 +71,7 @@ class HierarchyPanel(QWidget):
         """List the norms and relations of the active slide."""
         entry = self.session.active
         table = None if entry is None else entry.table
-        self.status.setText(_NOTHING if table is None else _CHOOSE)
+        self.status.setText(_NOTHING if table is None else WAIT if is_filling(table) else _CHOOSE)
         if entry is None or table is None:
             self.list.set_maps((), None)
         else:
@@ -82,7 +83,7 @@ class HierarchyPanel(QWidget):
         self.list.select(self.session.map)
         entry = self.session.active
         shown = None if entry is None else entry.map(self.session.map)
-        if shown is not None and entry is not None and entry.table is not None:
+        if shown is not None and entry is not None and entry.table is not None and not is_filling(entry.table):
             self.status.setText(shown.title if shown.key.startswith(_PREFIXES) else _CHOOSE)
 
     def _on_chosen(self, key: str) -> None:
@@ -108,6 +109,7 @@ class HierarchyList(QTreeWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.setToolTip("Norms and violations of the hierarchy; what needs counts is grey where there are none")
         self.setColumnCount(2)
         self.setHeaderLabels(["Norm, or parent → child", "At the spots"])
         self.headerItem().setToolTip(0, "Norm: distance from the origin. Relation: the child should lie in a cone")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_hyperst.viewer.filling import WAIT, is_filling
 from napari_hyperst.viewer.hierarchy import Angles, Hierarchy, title_of
 from napari_hyperst.viewer.maps import NO_COUNTS, values_of
 from napari_hyperst.viewer.statistics import Grid, Line
@@ -45,6 +46,8 @@ class GeneScatter(SpotPlot):
         """Return why there is nothing to draw."""
         if self.entry is None:
             return "Predict the genes of a slide with counts to compare them with what was measured."
+        if self.entry.table is not None and is_filling(self.entry.table):
+            return WAIT
         if self.entry.map("measured") is None:
             return f"There is nothing to compare with: it {NO_COUNTS}."
         if not self.session.genes:
@@ -135,6 +138,8 @@ class HierarchyHistogram(Plot):
         entry = self.session.active
         if entry is None or entry.table is None:
             return "Predict the genes of a slide to see how deep its spots lie in the hierarchy."
+        if is_filling(entry.table):
+            return WAIT
         if not self.session.map.startswith(("norm_", "violation_")) or entry.map(self.session.map) is None:
             return "Choose a norm or a relation in the list to see how it is distributed."
         there = np.isfinite(values_of(entry.table, self.session.map, ()))
