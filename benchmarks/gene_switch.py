@@ -65,11 +65,17 @@ def make_table(slide: Slide, genes: int) -> AnnData:
     card = (Path(napari_assets()) / "card.json").read_text()
     return AnnData(
         x,
-        obs=pd.DataFrame({"complete_niche": True, "in_training": False}, index=pd.Index(slide.spots.ids)),
+        obs=pd.DataFrame(
+            {"complete_niche": True, "in_training": False, "spot_id": slide.spots.index},
+            index=pd.Index(slide.spots.ids),
+        ),
         var=pd.DataFrame({"pcc": rng.random(genes)}, index=pd.Index([f"GENE{i}" for i in range(genes)])),
         obsm={"spatial": slide.spots.centres_px},
         layers={"measured": x + rng.normal(0, 0.5, x.shape).astype(np.float32)},
-        uns={"hyperst": {"card": card}},
+        uns={
+            "hyperst": {"card": card, "curvature": 1.0},
+            "spatialdata_attrs": {"region": slide.name, "instance_key": "spot_id"},
+        },
     )
 
 
