@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_hyperst.viewer.session import Session
 
-_TILE_PX = 120
+_TILE_PX = 84
 #: Points of a line that is curved on the disk.
 _STEPS = 120
 #: A line that has come this far goes on beyond any picture.
@@ -49,7 +49,7 @@ class ConePlot(Plot):
         self.cone: SpotCone | None = None
         self.hierarchy: Hierarchy | None = None
         self.reason = ""
-        self.setMinimumHeight(190)
+        self.setMinimumHeight(96)
         self.setToolTip("The plane through origin, parent and child; angles are true")
 
     def show_cone(self, cone: SpotCone | None, hierarchy: Hierarchy | None, reason: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtWidgets import QCheckBox, QTabWidget
+from qtpy.QtWidgets import QCheckBox
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.genes import Genes
@@ -17,6 +17,7 @@ from napari_hyperst.widgets.map_buttons import MapButtons
 from napari_hyperst.widgets.marker_picker import MarkerPicker
 from napari_hyperst.widgets.panel import Panel, show_error
 from napari_hyperst.widgets.plots import GeneScatterPanel
+from napari_hyperst.widgets.tabs import Tabs
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
@@ -49,7 +50,7 @@ class GenesPanel(Panel):
         self.genes = GeneList()
         self.genes.view.setToolTip(_LIST)
         self.scatter = GeneScatterPanel(session)
-        self.views = QTabWidget()
+        self.views = Tabs()
         for title, view, told in (("List", self.genes, _LIST), ("Scatter", self.scatter, _SCATTER)):
             self.views.setTabToolTip(self.views.addTab(view, title), told)
         for widget in (self.maps, self.together, self.markers, self.views):

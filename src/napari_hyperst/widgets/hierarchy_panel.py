@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtWidgets import QHeaderView, QLabel, QTabWidget, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.filling import WAIT, is_filling
@@ -14,8 +14,10 @@ from napari_hyperst.viewer.hierarchy import Angles, Hierarchy, title_of
 from napari_hyperst.viewer.maps import NO_COUNTS, Map
 from napari_hyperst.widgets.cone_view import ConeView
 from napari_hyperst.widgets.links import hear
+from napari_hyperst.widgets.panel import Status
 from napari_hyperst.widgets.plots import HierarchyHistogram
 from napari_hyperst.widgets.poincare_disk import PoincareDisk
+from napari_hyperst.widgets.tabs import Tabs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,14 +45,12 @@ class HierarchyPanel(QWidget):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
-        self.status = QLabel()
-        self.status.setTextFormat(Qt.TextFormat.PlainText)
-        self.status.setWordWrap(True)
+        self.status = Status()
         self.list = HierarchyList()
         self.histogram = HierarchyHistogram(session)
         self.disk = PoincareDisk(session)
         self.cone = ConeView(session)
-        self.tabs = QTabWidget()
+        self.tabs = Tabs()
         for title, view, tip in (
             ("Histogram", self.histogram, "How the number that is shown is distributed over the spots"),
             ("Disk", self.disk, "The embeddings on the Poincaré disk"),
@@ -71,6 +71,7 @@ class HierarchyPanel(QWidget):
         """List the norms and relations of the active slide."""
         entry = self.session.active
         table = None if entry is None else entry.table
+        self.status.show()
         self.status.setText(_NOTHING if table is None else WAIT if is_filling(table) else _CHOOSE)
         if entry is None or table is None:
             self.list.set_maps((), None)
@@ -84,7 +85,9 @@ class HierarchyPanel(QWidget):
         entry = self.session.active
         shown = None if entry is None else entry.map(self.session.map)
         if shown is not None and entry is not None and entry.table is not None and not is_filling(entry.table):
-            self.status.setText(shown.title if shown.key.startswith(_PREFIXES) else _CHOOSE)
+            chosen = shown.key.startswith(_PREFIXES)
+            self.status.setText(shown.title if chosen else _CHOOSE)
+            self.status.setHidden(chosen)  # the list marks it
 
     def _on_chosen(self, key: str) -> None:
         try:
@@ -162,7 +165,7 @@ class HierarchyList(QTreeWidget):
     @property
     def _row(self) -> int:
         """Height of a row in px."""
-        return int(self.fontMetrics().height()) + 4
+        return int(self.fontMetrics().height()) + 2
 
     def select(self, key: str) -> None:
         """Mark a map, or none where it is not listed, without telling."""

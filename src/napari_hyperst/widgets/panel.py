@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import unmarked
 
@@ -66,7 +66,13 @@ class Panel(QWidget):
             self.state_changed.emit(line)
 
 
-def held(title: str, make: Callable[[Session], QWidget], *, grows: bool = True) -> Callable[[Session, Work], Panel]:
+class Told(Protocol):
+    """A widget that tells what it is at."""
+
+    status: Status
+
+
+def held(title: str, make: Callable[[Session], Told], *, grows: bool = True) -> Callable[[Session, Work], Panel]:
     """Return what makes a panel around a widget that is made for a session and looks after itself.
 
     Parameters
@@ -74,7 +80,7 @@ def held(title: str, make: Callable[[Session], QWidget], *, grows: bool = True) 
     title, grows
         As of the panel.
     make
-        Makes the widget; where that has a label ``status``, its text is the panel's state.
+        Makes the widget; what its ``status`` tells is the panel's state.
     """
 
     def make_panel(session: Session, work: Work) -> Panel:
@@ -83,22 +89,45 @@ def held(title: str, make: Callable[[Session], QWidget], *, grows: bool = True) 
     return make_panel
 
 
+class Status(QLabel):
+    """A line or two that tell what a widget is at, in plain text.
+
+    Parameters
+    ----------
+    parent
+        Qt parent.
+    """
+
+    #: It tells something else.
+    changed = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setWordWrap(True)
+
+    def setText(self, text: str) -> None:
+        """Tell something else."""
+        super().setText(text)
+        self.changed.emit(text)
+
+
 class _Holder(Panel):
     """A panel around a widget that knows nothing of panels."""
 
-    def __init__(self, session: Session, work: Work, title: str, widget: QWidget, grows: bool) -> None:
+    def __init__(self, session: Session, work: Work, title: str, widget: Told, grows: bool) -> None:
         super().__init__(session, work)
         self.title, self.grows, self.widget = title, grows, widget
         self.column.addWidget(widget)
-        for signal in (session.slides_changed, session.prediction_changed, session.shown_changed):
-            self.listen(signal, self._on_session)
-        self._on_session()
+        widget.status.changed.connect(self._say)
+        for signal in (session.slides_changed, session.prediction_changed):
+            self.listen(signal, self._say)
+        self._say()
 
-    def _on_session(self, *_: object) -> None:
+    def _say(self, *_: object) -> None:
         entry = self.session.active
-        status = getattr(self.widget, "status", None)
         ready = entry is not None and entry.table is not None
-        self.say_state("Predict genes first" if not ready else status.text() if status is not None else "")
+        self.say_state(self.widget.status.text() if ready else "Predict genes first")
 
 
 def literal(text: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Size of the words in a plot, in points.
 FONT_PT = 8.5
-_LEAST_HEIGHT = 230
+_LEAST_HEIGHT = 180
 _DPI = 96
 _LOADED: list[bool] = []
 

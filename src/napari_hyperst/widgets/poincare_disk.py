@@ -53,7 +53,7 @@ class DiskPlot(SpotPlot):
         self.whole = False
         self._view: tuple[float, float, float] | None = None
         self._reach = 1.0
-        self.setMinimumHeight(320)
+        self.setMinimumHeight(170)
         self.setToolTip(
             "Embeddings on the Poincaré disk: general in the middle, fine-grained at the rim.\n"
             "Brush points to select spots; the mouse wheel zooms, a double click undoes that"

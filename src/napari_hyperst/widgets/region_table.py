@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from napari_hyperst.viewer.regions import RegionGenes
@@ -22,8 +22,8 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         lambda number: f"{number:+.2f}",
     ),
     ("Δ", "Mean inside less mean outside, log2(count + 1)", lambda number: f"{number:+.2f}"),
-    ("Inside", "Mean predicted log2(count + 1) inside", lambda number: f"{number:.2f}"),
-    ("Outside", "Mean predicted log2(count + 1) outside", lambda number: f"{number:.2f}"),
+    ("In", "Mean predicted log2(count + 1) inside", lambda number: f"{number:.2f}"),
+    ("Out", "Mean predicted log2(count + 1) outside", lambda number: f"{number:.2f}"),
     (
         "Adj. p",
         "Two-sided Mann-Whitney U test, adjusted by Benjamini and Hochberg over the genes. It takes spots for "
@@ -109,7 +109,6 @@ class RegionTable(QTableView):
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setAlternatingRowColors(True)
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.setToolTip("Genes whose prediction differs most come first; click a heading to sort by it")
@@ -121,6 +120,10 @@ class RegionTable(QTableView):
         header.setMinimumSectionSize(36)
         self.setMinimumHeight(160)
         self.selectionModel().currentRowChanged.connect(self._on_row)
+
+    def sizeHint(self) -> QSize:
+        """Return a size that leaves the height to others."""
+        return QSize(super().sizeHint().width(), self.minimumHeight())
 
     def set_found(self, found: RegionGenes | None) -> None:
         """Show another comparison, in its own order, or none."""

@@ -7,8 +7,7 @@ from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError, RegionError
 from napari_hyperst.viewer.regions import (
@@ -21,6 +20,7 @@ from napari_hyperst.viewer.regions import (
     write_csv,
 )
 from napari_hyperst.widgets.links import hear
+from napari_hyperst.widgets.panel import Status
 from napari_hyperst.widgets.region_table import RegionTable
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class RegionsPanel(QWidget):
         self._table: AnnData | None = None
         self._cancel: Flag | None = None
         self._watched: Shapes | None = None
-        self.status = QLabel()
-        self.status.setTextFormat(Qt.TextFormat.PlainText)
-        self.status.setWordWrap(True)
+        self.status = Status()
         self.draw = QPushButton("Draw")
         self.compare = QPushButton("Compare")
         self.select = QPushButton("Select spots")

@@ -40,7 +40,7 @@ class Section(QFrame):
         self.button.setStyleSheet(
             "QToolButton { border: none; background: transparent; font-weight: bold; padding: 2px; text-align: left; }"
         )
-        self.button.setMinimumWidth(16 * self.fontMetrics().averageCharWidth())  # so that the states are in line
+        self.button.setMinimumWidth(18 * self.fontMetrics().averageCharWidth())  # so that the states are in line
         self.state = QElidingLabel()
         self.state.setTextFormat(Qt.TextFormat.PlainText)
         self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)

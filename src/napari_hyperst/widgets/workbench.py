@@ -150,6 +150,7 @@ class Workbench(QWidget):
             if active is not None and active.ref.path == wanted:
                 self.predict()
         entry = self.session.active
+        self._room.start(0)  # what the panels say may take more of it
         step = "open" if entry is None else "predict" if entry.table is None else "look"
         if step == self._step:
             return
