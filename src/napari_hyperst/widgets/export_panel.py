@@ -61,7 +61,7 @@ class ExportPanel(Panel):
             button.setEnabled(not reason)
             button.setToolTip(reason or told)
         self.own.setVisible(entry is not None and _store_of(entry) is not None)
-        self.say_state(unpredicted or self._written or "The prediction can be written")
+        self.say_state(reason[:1].upper() + reason[1:] or self._written or "The prediction can be written")
 
     def _on_prediction(self, *_: object) -> None:
         self._written = ""  # that was another
