@@ -20,6 +20,7 @@ from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides import decoded
 from napari_hyperst.slides.pillow import CoarsePicture, open_picture
+from napari_hyperst.slides.pyramid_writer import PyramidWriter
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.viewer import session_of
 from napari_hyperst.viewer.coarse import CoarseLayer
@@ -77,6 +78,34 @@ def test_a_coarse_picture_lies_where_the_slide_then_does(
     np.testing.assert_allclose(edges, [[0, 0], [1303 * MPP, 1701 * MPP]])
     fine = np.asarray(image.data[0])[: 160 * 8, : 208 * 8].reshape(160, 8, 208, 8, 3).mean(axis=(1, 3))
     assert np.abs(seen[:160, :208] - fine).mean() < 4
+
+
+def test_a_png_is_seen_from_afar_while_its_pyramid_is_written(
+    make_napari_viewer_proxy: Make, qtbot: Any, jpg: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Image.open(jpg) as picture:
+        picture.save(jpg.with_suffix(".png"))
+    jpg.unlink()
+    gate, write = threading.Event(), PyramidWriter.write
+
+    def wait(self: PyramidWriter, *told: Any) -> None:
+        assert gate.wait(60)
+        write(self, *told)
+
+    monkeypatch.setattr(PyramidWriter, "write", wait)
+    viewer = make_napari_viewer_proxy()
+    session = session_of(viewer)
+    session.open(SlideRef(path=jpg.with_suffix(".png"), mpp=MPP))
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=60_000)
+    (coarse,) = viewer.layers
+    seen, edges = np.asarray(coarse.data), extent(coarse)
+    gate.set()
+    qtbot.waitUntil(lambda: session.opening == 0, timeout=60_000)
+    image = viewer.layers["he_full_image"]
+    np.testing.assert_allclose(edges, extent(image))
+    whole, part = np.array(image.data[0].shape[:2]), np.array(seen.shape[:2])
+    rows, columns = (((np.arange(k) + 0.5) * n / k).astype(int) for n, k in zip(whole, part, strict=True))
+    np.testing.assert_array_equal(seen, np.asarray(image.data[0])[rows[:, None], columns])
 
 
 def extent(layer: Any) -> np.ndarray:

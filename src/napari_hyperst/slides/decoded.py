@@ -17,14 +17,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
+from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from napari_hyperst.errors import HyperSTWarning, SlideError, StoreError
 from napari_hyperst.files import hold_folder
-from napari_hyperst.slides.pillow import check_size, decode
+from napari_hyperst.slides.pillow import COARSE_PX, CoarsePicture, check_size, decode
 from napari_hyperst.slides.pyramid_writer import PyramidWriter, level_folders
 from napari_hyperst.slides.scan import CHUNK_PX, Scan
 
@@ -37,6 +39,7 @@ _PIXELS = "pixels"
 #: Seconds after which it is looked again whether another process has decoded the same file, or what it left is stale.
 _LOOK_S, _STALE_S = 0.2, 86_400.0
 _PROGRESS: ContextVar[Callable[[int, int], None] | None] = ContextVar("progress", default=None)
+_SEEN: ContextVar[Callable[[CoarsePicture], None] | None] = ContextVar("seen", default=None)
 
 
 @contextlib.contextmanager
@@ -54,6 +57,22 @@ def progress_told(progress: Callable[[int, int], None] | None) -> Iterator[None]
         yield
     finally:
         _PROGRESS.reset(before)
+
+
+@contextlib.contextmanager
+def seen_from_afar(seen: Callable[[CoarsePicture], None]) -> Iterator[None]:
+    """Have those who decode an image whole meanwhile, in this thread, show it from afar before its pyramid is written.
+
+    Parameters
+    ----------
+    seen
+        Called with the picture, in this thread.
+    """
+    before = _SEEN.set(seen)
+    try:
+        yield
+    finally:
+        _SEEN.reset(before)
 
 
 def decoded_levels(path: Path, scan: Scan | None) -> tuple[da.Array, ...]:
@@ -187,14 +206,30 @@ def _decode_into(store: Path, path: Path, scan: Scan | None) -> None:
 def _pixels(path: Path, scan: Scan | None) -> da.Array:
     """Return the finest level of an image file, in memory where it cannot be read in parts."""
     if scan is None:
-        return da.from_array(np.moveaxis(decode(path), -1, 0), chunks=(-1, CHUNK_PX, CHUNK_PX))
+        decoded = np.moveaxis(decode(path), -1, 0)
+        _show(decoded)
+        return da.from_array(decoded, chunks=(-1, CHUNK_PX, CHUNK_PX))
     pixels = scan.levels[0]
     if scan.in_parts:
         return pixels
     check_size(pixels.shape[2], pixels.shape[1], path)
     try:
-        return da.from_array(np.asarray(pixels), chunks=(-1, CHUNK_PX, CHUNK_PX))
+        decoded = np.asarray(pixels)
     except Exception as error:  # tifffile's codecs raise what they like on broken files
         raise SlideError(
             f"is no TIFF that can be read ({error})", where=path, do="save it again as an 8-bit RGB TIFF"
         ) from error
+    _show(decoded)
+    return da.from_array(decoded, chunks=(-1, CHUNK_PX, CHUNK_PX))
+
+
+def _show(pixels: NDArray[Any]) -> None:
+    """Show a picture, (c, y, x), from afar to whoever waits for it; one that is not of 8 bits is not."""
+    seen, (channels, *shape_px) = _SEEN.get(), pixels.shape
+    if seen is None or pixels.dtype != np.uint8 or channels not in (1, 3, 4):
+        return
+    factor = max(1.0, max(shape_px) / COARSE_PX)
+    rows, columns = (((np.arange(max(1, round(n / factor))) + 0.5) * n / max(1, round(n / factor))).astype(int)
+                     for n in shape_px)  # fmt: skip
+    coarse = np.moveaxis(pixels[:3, rows[:, None], columns], 0, -1)
+    seen(CoarsePicture(np.repeat(coarse, 3, axis=-1) if channels == 1 else coarse, (shape_px[0], shape_px[1])))

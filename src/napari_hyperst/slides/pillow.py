@@ -21,7 +21,7 @@ from napari_hyperst.nouns.tasks import SlideRef
 MAX_DECODED_PX = 1_000_000_000
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 #: A coarse picture is at most this many px long.
-_COARSE_PX = 1536
+COARSE_PX = 1536
 #: libjpeg decodes a picture to an eighth by taking the mean of each of its blocks, without the rest.
 _LEAST = 8
 _LIMIT = threading.Lock()
@@ -128,7 +128,7 @@ def coarse_picture(ref: SlideRef) -> CoarsePicture | None:
             if width * height > MAX_DECODED_PX:
                 return None
             image.draft(None, (width // _LEAST, height // _LEAST))
-            image.thumbnail((_COARSE_PX, _COARSE_PX), Image.Resampling.BOX, reducing_gap=None)
+            image.thumbnail((COARSE_PX, COARSE_PX), Image.Resampling.BOX, reducing_gap=None)
             return CoarsePicture(np.asarray(image.convert("RGB")), (height, width))
     except Exception:  # Pillow's plugins raise what they like on broken files
         return None

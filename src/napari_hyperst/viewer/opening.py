@@ -26,7 +26,7 @@ def open_in_thread(
     ref
         The slide.
     seen
-        Called with its H&E from afar, at once, where that can be had quickly.
+        Called with its H&E from afar: at once, where that can be had quickly, else when it is decoded, if it must be.
     opened
         Called with it.
     failed
@@ -41,13 +41,18 @@ def open_in_thread(
         elif error is not None:
             failed(ref, error)
 
-    worker = create_worker(_open, ref)
+    def decoded(picture: CoarsePicture) -> None:
+        worker.yielded.emit(picture)  # from the worker's thread
+
+    worker = create_worker(_open, ref, decoded)
     worker.yielded.connect(seen)
     worker.returned.connect(tell)
     worker.start()
 
 
-def _open(ref: SlideRef) -> Generator[CoarsePicture, None, tuple[Slide | None, HyperSTError | None]]:
+def _open(
+    ref: SlideRef, decoded: Callable[[CoarsePicture], None]
+) -> Generator[CoarsePicture, None, tuple[Slide | None, HyperSTError | None]]:
     """Open a slide, or say what went wrong: of an error alone the worker would print a traceback."""
     from napari_hyperst.slides.pillow import coarse_picture
 
@@ -55,9 +60,11 @@ def _open(ref: SlideRef) -> Generator[CoarsePicture, None, tuple[Slide | None, H
     if picture is not None:
         yield picture
     from napari_hyperst.slides import open_slide  # takes seconds to import
+    from napari_hyperst.slides.decoded import seen_from_afar
 
     try:
-        return open_slide(ref.path, **ref.options), None
+        with seen_from_afar(decoded if picture is None else lambda _: None):
+            return open_slide(ref.path, **ref.options), None
     except HyperSTError as error:
         return None, error
     except Exception as error:  # a library failed as no reader foresaw
