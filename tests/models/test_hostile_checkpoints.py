@@ -385,7 +385,8 @@ def test_no_code_of_the_hub_and_no_pickle_is_ever_loaded() -> None:
     for path in files:
         text = path.read_text()
         for word in ("trust_remote_code", "torch.load(", "pickle.load", "import pickle", "allow_pickle=True", "joblib",
-                     "torch.hub", "pretrained=True", "eval(compile", "exec("):  # fmt: skip
+                     "torch.hub", "pretrained=True"):  # fmt: skip
             assert word not in text, f"{word} in {path.name}"
+        assert not re.search(r"(?<![.\w])(eval|exec)\(", text), path.name  # Qt's dialogs have an exec of their own
     only = (source / "models" / "state_dicts.py").read_text()
     assert only.count("torch.load(") == only.count("weights_only=True") == 1
