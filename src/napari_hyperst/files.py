@@ -43,7 +43,7 @@ def check_place(store: Path, source: Path | None) -> None:
         If something else is there, or the folder that it is to be in is none or may not be written.
     """
     try:
-        taken = store.exists() and (source is None or store.resolve() != source.resolve())
+        taken = (store.exists() or store.is_symlink()) and (source is None or store.resolve() != source.resolve())
         folder = store.absolute().parent
         there, writable = folder.is_dir(), os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:

@@ -39,7 +39,8 @@ from napari_hyperst.files import exchange_at_once, to_disk, write_whole
 
 #: The hidden folder within a store in which a table is written.
 WORK = ".hyperst-export"
-#: Where a prediction says how it was made, in a table's ``uns``; by this a table is ours.
+#: Where a prediction says how it was made, in a table's ``uns``, by which a table is ours; and where a store of ours
+#: keeps its scale, in its attributes.
 OURS = "hyperst"
 _LOCK, _JOURNAL, _STAGED, _OLD = "lock", "journal.json", "staged.zarr", "old"
 _ROOT, _TABLES = "zarr.json", "tables"

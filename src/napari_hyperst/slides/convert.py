@@ -25,9 +25,9 @@ from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.files import LOCK, hold_folder, to_disk, write_whole
+from napari_hyperst.slides.commit import OURS
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.pyramid_writer import JOURNAL, PyramidWriter
-from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
 _PLAN, _PIXELS, _STORE = "plan.json", "pixels", "store"
@@ -115,8 +115,8 @@ def self_contained(slide: Slide, image: xr.DataArray | xr.DataTree | None = None
     )
     whole.attrs = {
         **sdata.attrs,
-        ATTRS_KEY: {
-            **sdata.attrs.get(ATTRS_KEY, {}),
+        OURS: {
+            **sdata.attrs.get(OURS, {}),
             "mpp": slide.mpp,
             "spot_um": slide.spots.diameter_um,
             **({"pitch_um": source.pitch_um} if source.pitch_um is not None else {}),

@@ -72,19 +72,19 @@ class Told(Protocol):
     status: Status
 
 
-def held(title: str, make: Callable[[Session], Told], *, grows: bool = True) -> Callable[[Session, Work], Panel]:
+def held(title: str, make: Callable[[Session], Told]) -> Callable[[Session, Work], Panel]:
     """Return what makes a panel around a widget that is made for a session and looks after itself.
 
     Parameters
     ----------
-    title, grows
-        As of the panel.
+    title
+        As of the panel, which takes the height that others leave.
     make
         Makes the widget; what its ``status`` tells is the panel's state.
     """
 
     def make_panel(session: Session, work: Work) -> Panel:
-        return _Holder(session, work, title, make(session), grows)
+        return _Holder(session, work, title, make(session))
 
     return make_panel
 
@@ -115,9 +115,11 @@ class Status(QLabel):
 class _Holder(Panel):
     """A panel around a widget that knows nothing of panels."""
 
-    def __init__(self, session: Session, work: Work, title: str, widget: Told, grows: bool) -> None:
+    grows = True
+
+    def __init__(self, session: Session, work: Work, title: str, widget: Told) -> None:
         super().__init__(session, work)
-        self.title, self.grows, self.widget = title, grows, widget
+        self.title, self.widget = title, widget
         self.column.addWidget(widget)
         widget.status.changed.connect(self._say)
         for signal in (session.slides_changed, session.prediction_changed):

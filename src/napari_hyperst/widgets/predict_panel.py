@@ -80,7 +80,6 @@ class PredictPanel(Panel):
         work.progressed.connect(self._on_progress)
         work.rested.connect(self._rest)
         work.changed.connect(self.allow)
-        work.checkpoint_made.connect(self.add_checkpoint)
         work.child.ready.connect(self._set_devices)
         self.allow()
         self._rest("")

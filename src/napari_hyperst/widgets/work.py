@@ -51,8 +51,6 @@ class Work(QObject):
     changed = Signal()
     #: A store or a file was written: its path as text.
     written = Signal(str)
-    #: A checkpoint was made that can be predicted with: its folder as a ``Path``.
-    checkpoint_made = Signal(object)
 
     def __init__(self, session: Session, child: Child) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from pathlib import Path
 from anndata import AnnData
 
 from napari_hyperst.errors import StoreError
-from napari_hyperst.files import to_disk
+from napari_hyperst.files import check_place, to_disk
 from napari_hyperst.slides.commit import WORK, check_name, check_table_name, put_table, working_folder
 from napari_hyperst.slides.convert import check_free, convert, self_contained
 from napari_hyperst.slides.export.table import table_name
@@ -87,10 +87,7 @@ def check_target(slide: Slide, path: str | Path, table: str | None = None, *, co
         return
     if path.exists() and slide.source.laid and slide.path.resolve() == path.resolve():
         raise StoreError("holds other spots than were laid now", where=path, do="name a new store for these")
-    if path.exists() or path.is_symlink():
-        raise StoreError("is there already", where=path, do="name a new store, or the one the slide was opened from")
-    if not path.absolute().parent.is_dir():
-        raise StoreError("there is no such folder", where=path.absolute().parent, do="make it first")
+    check_place(path, None)
     if copy and own is None:
         raise StoreError("was not opened from a SpatialData store", where=slide.path, do="export it as a new store")
     if copy and own is not None:

@@ -9,10 +9,10 @@ import numpy as np
 import zarr
 from anndata import AnnData
 
+from napari_hyperst.slides.commit import OURS
 from napari_hyperst.slides.outputs.raster import BLOCK_PX, SpotRaster
 from napari_hyperst.slides.outputs.selection import gene_values, provenance
 from napari_hyperst.slides.outputs.staging import staged_folder
-from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
 #: Colours of the channels.
@@ -45,7 +45,7 @@ def write_ome_zarr(slide: Slide, table: AnnData, path: Path, gene: str) -> None:
     raster = SpotRaster.of_gene(slide, table, values)
     with staged_folder(path) as staged:
         group = zarr.create_group(staged, zarr_format=3)
-        group.attrs.update(_attributes(raster, values.maps, values.name) | {ATTRS_KEY: provenance(table)})
+        group.attrs.update(_attributes(raster, values.maps, values.name) | {OURS: provenance(table)})
         for level, shape_px in enumerate(raster.shapes_px):
             array = group.create_array(
                 name=str(level),
@@ -66,7 +66,7 @@ def is_ome_zarr_of_ours(path: Path) -> bool:
     try:
         if not all(entry.name == "zarr.json" or entry.name.isdigit() for entry in path.iterdir()):
             return False
-        return {ATTRS_KEY, "ome"} <= set(zarr.open_group(path, mode="r").attrs)
+        return {OURS, "ome"} <= set(zarr.open_group(path, mode="r").attrs)
     except (OSError, ValueError):
         return False
 

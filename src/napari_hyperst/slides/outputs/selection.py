@@ -11,9 +11,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from napari_hyperst.errors import ConfigError, StoreError
+from napari_hyperst.slides.commit import OURS
 from napari_hyperst.slides.export.checks import check_prediction
 from napari_hyperst.slides.formats import bin_size_um
-from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY
 from napari_hyperst.slides.slide import Slide
 
 #: What is predicted and measured.
@@ -131,7 +131,7 @@ def check_table(slide: Slide, table: AnnData, where: str | Path) -> None:
     """
     region = table.uns.get("spatialdata_attrs", {}).get("region")
     regions = [region] if isinstance(region, str) else [] if region is None else list(region)
-    if ATTRS_KEY not in table.uns or "spatial" not in table.obsm or regions != [slide.name]:
+    if OURS not in table.uns or "spatial" not in table.obsm or regions != [slide.name]:
         raise StoreError(
             f"the table is no prediction of the spots {slide.name!r}", where=where, do="predict the slide anew"
         )
@@ -140,5 +140,5 @@ def check_table(slide: Slide, table: AnnData, where: str | Path) -> None:
 
 def provenance(table: AnnData) -> dict[str, str]:
     """Return in a few words how a prediction was made."""
-    said = table.uns[ATTRS_KEY]
+    said = table.uns[OURS]
     return {"unit": UNIT, "notice": RESEARCH_USE} | {key: str(said[key]) for key in _TOLD if said.get(key)}

@@ -8,9 +8,10 @@ from anndata import AnnData
 
 from napari_hyperst.errors import StoreError
 from napari_hyperst.nouns.provenance import read_provenance
+from napari_hyperst.slides.commit import OURS
 from napari_hyperst.slides.formats import format_of
 from napari_hyperst.slides.readers import open_slide
-from napari_hyperst.slides.readers.spatialdata_zarr import ATTRS_KEY, read_store
+from napari_hyperst.slides.readers.spatialdata_zarr import read_store
 from napari_hyperst.slides.slide import Slide
 
 
@@ -51,7 +52,7 @@ def open_prediction(store: str | Path, table: str | None = None, *, image: str |
     name = next(iter(predictions)) if table is None else table
     if name not in predictions:
         raise StoreError(f"holds no prediction {name!r}", where=store, do=f"name one of {', '.join(predictions)}")
-    made = read_provenance(predictions[name].uns[ATTRS_KEY], f"{store} ({name})")
+    made = read_provenance(predictions[name].uns[OURS], f"{store} ({name})")
     region = predictions[name].uns["spatialdata_attrs"]["region"]
     measured = made.measured_table or (region if isinstance(region, str) else str(region[0]))
     return open_slide(store, made.mpp, image=image, table=measured), name
@@ -63,4 +64,4 @@ def _predictions(store: Path) -> dict[str, AnnData]:
     if format_of(store) != "spatialdata":
         raise StoreError("is no SpatialData Zarr", where=store, do="give a store that a slide was predicted into")
     tables = read_store(store, ("tables",)).tables
-    return {name: found for name, found in tables.items() if {ATTRS_KEY, "spatialdata_attrs"} <= set(found.uns)}
+    return {name: found for name, found in tables.items() if {OURS, "spatialdata_attrs"} <= set(found.uns)}

@@ -15,14 +15,12 @@ from spatialdata import SpatialData, read_zarr
 from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
-from napari_hyperst.slides.commit import recover_store
+from napari_hyperst.slides.commit import OURS, recover_store
 from napari_hyperst.slides.formats import bin_size_um
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.readers.stored import check_store
 from napari_hyperst.slides.slide import Source
 
-#: Key under which a store that we wrote keeps its scale, and a table of ours its card.
-ATTRS_KEY = "hyperst"
 #: How spatialdata-io ends the names of one H&E at several resolutions, the finest first, and of another image.
 _RESOLUTIONS = ("_full_image", "_hires_image", "_lowres_image")
 #: ome-zarr tells on standard error of each mask that lies in no picture's group, as SpatialData has them.
@@ -56,7 +54,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     if table_name is not None and not sdata.tables[table_name].var_names.is_unique:
         counts = sdata.tables[table_name]  # changed in memory, not in the store
         counts.var_names = unique_names(counts.var_names, path)
-    hints = _hints(sdata.attrs.get(ATTRS_KEY), path)
+    hints = _hints(sdata.attrs.get(OURS), path)
     bins_um = bin_size_um(spots)
     return Source(
         sdata,
@@ -120,7 +118,7 @@ def _choose_counts(sdata: SpatialData, path: Path, named: str | None) -> tuple[s
     annotated = {
         name: [region for region in _regions(table) if region in sdata.shapes]
         for name, table in sdata.tables.items()
-        if ATTRS_KEY not in table.uns or name == named
+        if OURS not in table.uns or name == named
     }
     fitting = [(name, region) for name, regions in annotated.items() for region in regions]
     if named is not None:
