@@ -73,6 +73,12 @@ def test_several_slides_go_into_a_folder(
     assert [Path(slide["written"]).name for slide in content["slides"]] == ["corner.zarr", "other.zarr"]
     for slide in content["slides"]:
         assert "table_hyperst" in sd.read_zarr(slide["written"]).tables
+    with pytest.raises(SystemExit):
+        main([str(word) for word in ("predict", tiny_section, other, *words[:2], "--out", tmp_path / "again")])
+    told = capsys.readouterr().out.splitlines()  # one slide after the other, each as it is done
+    assert [line for line in told if line.startswith("written: ")] == [
+        f"written: {tmp_path / 'again' / name}" for name in ("corner.zarr", "other.zarr")
+    ]
 
 
 def test_an_image_file_alone_is_predicted_converted_and_told_of(

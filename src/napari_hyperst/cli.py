@@ -140,7 +140,10 @@ def predict(
         )
         written = write_output(slide, prediction_table(prediction, _command()), request)
         results.append(describe_prediction(prediction, written))
-    say(results[0] if len(results) == 1 else {"slides": results}, as_json)
+        if not as_json:  # while the next slide is predicted
+            say(results[-1], as_json)
+    if as_json:
+        say(results[0] if len(results) == 1 else {"slides": results}, as_json)
 
 
 @app.command()
