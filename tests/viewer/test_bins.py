@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import dask.array as da
 import numpy as np
@@ -16,10 +17,12 @@ from spatialdata.models import Image2DModel, ShapesModel
 
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT
 from napari_hyperst.slides.slide import Slide, Source, build_slide
+from napari_hyperst.viewer import map_values
 from napari_hyperst.viewer.bins import grid_of
 from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.footprints import outlines_px
-from napari_hyperst.viewer.maps import values_of
+from napari_hyperst.viewer.maps import robust_limits, values_of
+from napari_hyperst.viewer.preferences import percentiles
 from napari_hyperst.viewer.session import Session, session_of
 
 #: Bins of 16 µm, 7.3 px wide, turned by 4°, some of which are not in tissue.
@@ -166,3 +169,35 @@ def test_of_many_bins_some_are_outlined() -> None:
     slide = slide_of(xy)
     assert len(slide.spots) == 22_500
     assert len(outlines_px(slide, 16.0)) == 4 * 7_500
+
+
+def test_a_change_of_gene_works_each_value_out_once_and_tells_each_layer_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = slide_of(centres())
+    entry = session.add(slide)
+    table = table_of(slide)
+    session.set_prediction(entry.key, table, "hyperst")
+    session.show("predicted", "A")
+    session.show_side_by_side(True)
+    layers = [session.layer_of(entry, kind) for kind in ("predicted", "measured", "difference")]
+    asked, limited, told, moved = MagicMock(wraps=values_of), MagicMock(wraps=robust_limits), MagicMock(), MagicMock()
+    monkeypatch.setattr(map_values, "values_of", asked)
+    monkeypatch.setattr(map_values, "robust_limits", limited)
+    for layer in layers:
+        layer.events.contrast_limits.connect(told)
+        layer.events.extent.connect(moved)
+    session.show(gene="B")
+    assert sorted(call.args[1] for call in asked.call_args_list) == ["measured", "predicted"]
+    assert limited.call_count == 2
+    assert told.call_count == 3
+    moved.assert_not_called()
+    predicted, measured, difference = (layer.data for layer in layers)
+    np.testing.assert_array_equal(predicted - measured, difference)
+    shared = layers[0].contrast_limits
+    assert layers[1].contrast_limits == shared == layers[0].contrast_limits_range
+    both = np.concatenate([table.X[:, 1], table.layers["measured"][:, 1]])
+    assert shared == pytest.approx(np.percentile(both, percentiles()).tolist())
+    session.show(gene="A")
+    session.show(gene="B")
+    assert layers[0].contrast_limits == shared

@@ -7,6 +7,7 @@ coordinate system becomes the affine of each layer, in µm.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -313,9 +314,13 @@ def _recolour_bins(layer: Any, values: Values, limits: tuple[float, float], colo
         index = _index(ours(layer)["grid"], table)
         if hasattr(layer, "index"):
             layer.index = index
-    layer.data = spread(index, values)
-    layer.contrast_limits_range = limits
-    layer.contrast_limits = limits
+    pixels = spread(index, values)
+    with layer.events.extent.blocker() if layer.data.shape == pixels.shape else nullcontext():
+        layer.data = pixels  # else napari works out anew where each of its layers lies
+    if tuple(layer.contrast_limits) != limits or tuple(layer.contrast_limits_range) != limits:
+        with layer.events.contrast_limits.blocker():  # which the next line also tells, and each time costs a colour bar
+            layer.contrast_limits_range = limits
+        layer.contrast_limits = limits
     if layer.colormap.name != colormap:
         layer.colormap = colormap
 

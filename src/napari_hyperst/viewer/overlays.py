@@ -10,7 +10,7 @@ from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.hover import describe_spot
 from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize, spot_metadata
-from napari_hyperst.viewer.maps import Map, limits_of, values_of
+from napari_hyperst.viewer.maps import Map
 from napari_hyperst.viewer.preferences import colormap, percentiles
 from napari_hyperst.viewer.regions import region_layer
 from napari_hyperst.viewer.side_by_side import SideBySide
@@ -106,6 +106,7 @@ class Overlays:
     def add(self, entry: Entry, shown: Map, visible: bool) -> MapLayer:
         """Add the layer of a map."""
         assert entry.table is not None
+        assert entry.values is not None
         genes = self._session.genes
         slide = entry.predicted or entry.slide
         said = {
@@ -115,8 +116,8 @@ class Overlays:
             "name": self._name(entry, shown),
             **self._wanted(entry, shown),
         }
-        values = values_of(entry.table, shown.key, genes)
-        limits = limits_of(entry.table, shown.key, genes, percentiles())
+        values = entry.values.of(shown.key, genes)
+        limits = entry.values.limits(shown.key, genes, percentiles())
         layer = add_map(
             self._session.viewer, slide, entry.table, values, limits, said, partial(self._describe, entry.key)
         )
@@ -196,15 +197,15 @@ class Overlays:
         """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
         said, genes = ours(layer), self._session.genes
         shown = entry.map(said["kind"])
-        if shown is None or entry.table is None or not layer.visible:
+        if shown is None or entry.table is None or entry.values is None or not layer.visible:
             return
         if shown.of_gene and not set(genes) <= set(entry.table.var_names):  # another slide's, of another checkpoint
             return
         wanted = self._wanted(entry, shown)
         if {key: said[key] for key in wanted} == wanted:
             return
-        values = values_of(entry.table, shown.key, genes)
-        limits = limits_of(entry.table, shown.key, genes, percentiles())
+        values = entry.values.of(shown.key, genes)
+        limits = entry.values.limits(shown.key, genes, percentiles())
         recolour(layer, values, limits, wanted["colormap"], entry.table)
         if layer.name == said["name"]:  # the user has not renamed it
             layer.name = self._name(entry, shown)

@@ -13,7 +13,7 @@ from napari_hyperst.errors import HyperSTError, ScaleError, plain, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.coarse import CoarseLayer
 from napari_hyperst.viewer.contract import BASE, ours
-from napari_hyperst.viewer.entry import Entry, first_gene, hold, let_go, unlike
+from napari_hyperst.viewer.entry import Entry, fill, first_gene, hold, let_go, unlike
 from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import footprint_layer
 from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers
@@ -275,7 +275,7 @@ class Session:
         """Show what is there of a prediction that is being made, now that so many spots are done."""
         entry = self.entries.get(key)
         if entry is not None:
-            entry.filled = spots
+            fill(entry, spots)
             self.overlays.refresh(entry)
             self.overlays.caption()
 
