@@ -21,7 +21,7 @@ from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
-from napari_hyperst.viewer.entry import first_gene
+from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import OURS
 from napari_hyperst.viewer.session import Session
 
@@ -237,7 +237,7 @@ def test_a_store_with_a_prediction_shows_it_at_once(
     entry = session.add(open_slide(store))
     assert entry.table_name == "table_hyperst"
     assert visible(session) == ["predicted"]
-    assert session.gene == first_gene(tiny_table)
+    assert session.gene == tiny_table.var["pcc"].idxmax()
 
 
 def test_what_is_not_there_is_refused(predicted: Session) -> None:
@@ -247,11 +247,12 @@ def test_what_is_not_there_is_refused(predicted: Session) -> None:
         predicted.show("nope")
 
 
-def test_the_first_gene_is_the_one_predicted_best(tiny_table: AnnData) -> None:
-    assert first_gene(tiny_table) == tiny_table.var["pcc"].idxmax()
+def test_the_first_gene_is_the_one_predicted_best(section: Path, tiny_table: AnnData) -> None:
+    slide = open_slide(section)
+    assert genes_of(tiny_table, slide).first == tiny_table.var["pcc"].idxmax()
     bare = tiny_table.copy()
     del bare.var["pcc"]
-    assert first_gene(bare) == bare.var_names[np.asarray(bare.X).std(axis=0).argmax()]
+    assert genes_of(bare, slide).first == bare.var_names[np.asarray(bare.X).std(axis=0).argmax()]
 
 
 def test_other_preferences_recolour_what_is_shown(predicted: Session) -> None:

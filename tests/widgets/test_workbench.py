@@ -75,7 +75,7 @@ def click(qtbot: Any, button: Any) -> None:
 
 def predict(qtbot: Any, bench: Workbench, name: str = "ok") -> None:
     scene(bench, name)
-    with qtbot.waitSignal(bench.child.ended, timeout=20_000):
+    with qtbot.waitSignal(bench.work.rested, timeout=20_000):
         click(qtbot, bench.predict_panel.button)
 
 
@@ -306,7 +306,7 @@ def test_two_slides_and_one_closed_while_it_is_predicted(qtbot: Any, bench: Work
     for layer in [layer for layer in viewer.layers if layer.metadata["hyperst"]["slide"] == first]:
         viewer.layers.remove(layer)
     assert slides.currentText() == second
-    qtbot.waitUntil(lambda: bench.child.job is None, timeout=20_000)
+    qtbot.waitUntil(lambda: not bench.work.busy, timeout=20_000)
     assert list(bench.session.entries) == [second]
     assert bench.session.entries[second].table is None
     viewer.layers.clear()
@@ -474,7 +474,7 @@ def test_the_sample_is_predicted_when_asked_and_nothing_else(qtbot: Any, bench: 
     scene(bench, "ok")
     bench.open_sample(then_predict=True)
     assert bench.child.job is None  # the slide that is there is not what was asked for
-    with qtbot.waitSignal(bench.child.ended, timeout=60_000):
+    with qtbot.waitSignal(bench.work.rested, timeout=60_000):
         pass
     assert bench.session.active is not None
     assert bench.session.active.slide.name == "C2"

@@ -7,11 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS
-from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.genes import Genes, genes_of
 from napari_hyperst.viewer.map_values import MapValues
 from napari_hyperst.viewer.maps import Map, maps_of
@@ -73,20 +70,23 @@ class Entry:
         return next((found for found in self.maps if found.key == key and not found.reason), None)
 
 
-def hold(entry: Entry, table: AnnData, name: str, result: Path | None, slide: Slide | None) -> None:
+def hold(
+    entry: Entry, table: AnnData, name: str, result: Path | None, slide: Slide | None, genes: Genes | None
+) -> None:
     """Have a slide hold a prediction, in its SpatialData object too unless somebody else's table has that name.
 
     Parameters
     ----------
     entry
         The slide.
-    table, name, result, slide
+    table, name, result, slide, genes
         As ``Session.set_prediction`` takes them.
     """
     entry.maps = maps_of(table)
     entry.table, entry.table_name, entry.result = table, name, result
     entry.predicted = slide or entry.slide
-    entry.genes, entry.filled, entry.values = genes_of(entry), 0, MapValues(table)
+    entry.genes = genes or genes_of(table, entry.predicted)
+    entry.filled, entry.values = 0, MapValues(table)
     sdata = entry.predicted.sdata
     if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
         sdata.tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
@@ -103,15 +103,6 @@ def fill(entry: Entry, spots: int) -> None:
     """Take note that so many spots of a prediction that is being made are done."""
     entry.filled = spots
     entry.values = None if entry.table is None else MapValues(entry.table)
-
-
-def first_gene(table: AnnData) -> str:
-    """Return the gene to show first: the one predicted best, or, where nothing was measured, that varies most."""
-    if is_filling(table):
-        return str(table.var_names[0])
-    if "pcc" in table.var and np.isfinite(table.var["pcc"]).any():
-        return str(table.var["pcc"].idxmax())
-    return str(table.var_names[int(np.asarray(table.X).std(axis=0).argmax())])
 
 
 def annotates(table: AnnData, spots: str) -> bool:

@@ -13,7 +13,7 @@ from napari_hyperst.errors import HyperSTError, ScaleError, plain, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.coarse import CoarseLayer
 from napari_hyperst.viewer.contract import BASE, ours
-from napari_hyperst.viewer.entry import Entry, fill, first_gene, hold, let_go, unlike
+from napari_hyperst.viewer.entry import Entry, fill, hold, let_go, unlike
 from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import footprint_layer
 from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.genes import Genes
     from napari_hyperst.viewer.layers import MapLayer
 
 
@@ -242,7 +243,13 @@ class Session:
         return entry.ref
 
     def set_prediction(
-        self, key: str, table: AnnData, name: str, result: Path | None = None, slide: Slide | None = None
+        self,
+        key: str,
+        table: AnnData,
+        name: str,
+        result: Path | None = None,
+        slide: Slide | None = None,
+        genes: Genes | None = None,
     ) -> None:
         """Take a prediction in, and show it.
 
@@ -256,13 +263,15 @@ class Session:
             The file that it was read from.
         slide
             The slide as it was when it was predicted; as it is now if not told.
+        genes
+            What is known of its genes, where that was found out in a thread.
         """
         entry = self.entries.get(key)
         if entry is None:
             return
-        if entry.table is not None and is_filling(entry.table) and self.gene == first_gene(entry.table):
+        if entry.table is not None and is_filling(entry.table) and self.gene == entry.genes.first:
             self.gene = None  # nobody chose it
-        hold(entry, table, name, result, slide)
+        hold(entry, table, name, result, slide, genes)
         if key != self._active:
             self.activate(key)
         self._keep_shown_possible()
@@ -384,7 +393,7 @@ class Session:
         if entry is None or entry.table is None:
             return
         if self.gene not in entry.table.var_names:
-            self.gene = first_gene(entry.table)
+            self.gene = entry.genes.first
         self._find_genes(entry)
         if entry.map(self.map) is None:
             self.map = "predicted"
