@@ -13,6 +13,7 @@ from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_
 from napari_hyperst.viewer.maps import Map
 from napari_hyperst.viewer.preferences import colormap, percentiles
 from napari_hyperst.viewer.regions import region_layer
+from napari_hyperst.viewer.selected_bins import KIND as SELECTION
 from napari_hyperst.viewer.side_by_side import SideBySide
 from napari_hyperst.viewer.tissue import watch
 
@@ -228,6 +229,9 @@ class Overlays:
             for layer in self.of(entry):
                 follow(layer, spots)
             viewer = self._session.viewer
+            for layer in viewer.layers:
+                if (ours(layer).get("slide"), ours(layer).get("kind")) == (entry.key, SELECTION):
+                    follow(layer, spots)
             for found in (footprint_layer(viewer, entry.key), region_layer(viewer, entry.key)):
                 if found is not None:
                     place_footprints(found, spots)
