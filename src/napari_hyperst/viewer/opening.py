@@ -5,12 +5,68 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from napari_hyperst.errors import HyperSTError, SlideError
+from napari_hyperst.errors import HyperSTError, ScaleError, SlideError, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer.coarse import CoarseLayer
 
 if TYPE_CHECKING:
     from napari_hyperst.slides.pillow import CoarsePicture
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.session import Session
+
+
+class Openings:
+    """The slides of a viewer that are being opened; its length is how many.
+
+    Parameters
+    ----------
+    session
+        Of the viewer, which may be closed at any time; tells ``opening_changed``, and ``scale_asked``.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def open(self, ref: SlideRef) -> None:
+        """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification."""
+        coarse = CoarseLayer(self._session.viewer_ref, ref)
+
+        def opened(slide: Slide) -> None:
+            coarse.remove()
+            self._opened(slide)
+
+        def failed(ref: SlideRef, error: HyperSTError) -> None:
+            coarse.remove()
+            self._not_opened(ref, error)
+
+        self._add(1)
+        open_in_thread(ref, coarse.show, opened, failed)
+
+    # -- within
+
+    def _opened(self, slide: Slide) -> None:
+        try:
+            if self._session.viewer_ref() is not None:
+                self._session.add(slide)
+        finally:
+            self._add(-1)
+
+    def _not_opened(self, ref: SlideRef, error: HyperSTError) -> None:
+        from napari.utils.notifications import show_error
+
+        self._add(-1)
+        if isinstance(error, ScaleError) and len(self._session.scale_asked):
+            self._session.scale_asked.emit(ref)
+        else:
+            show_error(unmarked(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error)))
+
+    def _add(self, change: int) -> None:
+        self._count += change
+        self._session.opening_changed.emit(self._count)
 
 
 def open_in_thread(

@@ -127,12 +127,14 @@ class Overlays:
         layer.events.visible.connect(self._on_visible)
         return layer
 
-    def outline(self, entry: Entry) -> None:
-        """Outline the tiles of a slide, anew where they are outlined already."""
+    def outline(self, entry: Entry, shown: bool) -> None:
+        """Outline the tiles of a slide, anew where they are outlined already, or no longer."""
         viewer = self._session.viewer
         there, selected = footprint_layer(viewer, entry.key), viewer.layers.selection.active
         if there is not None:
             viewer.layers.remove(there)
+        if not shown:
+            return
         base = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
         add_footprints(viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None))
         viewer.layers.selection.active = selected  # whose value the status bar tells
@@ -154,6 +156,15 @@ class Overlays:
         text.text = f"{said}\nFor research use only"
         if not text.visible:
             text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
+
+    def on_removing(self, event: Any) -> None:
+        """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
+
+        Its version 0.7 raises when a layer is removed that was renamed, or there before its widgets were.
+        """
+        layer = self._session.viewer.layers[event.index]
+        if ours(layer):
+            layer.metadata.pop("name", None)
 
     def on_inserted(self, event: Any) -> None:
         """Have the maps follow the spots of their slide, which other tools may put elsewhere."""

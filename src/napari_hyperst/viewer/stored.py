@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_hyperst.errors import SlideError
+from napari_hyperst.errors import HyperSTError, SlideError, plain, unmarked
 from napari_hyperst.nouns.provenance import read_provenance
 from napari_hyperst.viewer.contract import OURS
 from napari_hyperst.viewer.entry import annotates
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.viewer.session import Session
 
 
 def stored_predictions(slide: Slide, warn: Callable[[str], None]) -> dict[str, AnnData]:
@@ -41,3 +43,51 @@ def stored_predictions(slide: Slide, warn: Callable[[str], None]) -> dict[str, A
         else:
             found.append((made.run.at, name, table))
     return {name: table for _, name, table in sorted(found, key=lambda one: one[:2])}
+
+
+def show_last_stored(session: Session, entry: Entry) -> None:
+    """Show the prediction that was made last of those in a slide's store, if there is one."""
+    entry.stored = stored_predictions(entry.slide, _warn)
+    if entry.stored:
+        session.show_stored(entry, next(reversed(entry.stored)))
+
+
+def show_stored(session: Session, entry: Entry, name: str) -> None:
+    """Show one of the predictions that a slide's store holds; which there are is told.
+
+    Parameters
+    ----------
+    session, entry
+        The slide.
+    name
+        One of ``entry.stored``.
+
+    Raises
+    ------
+    HyperSTError
+        If it is none of them.
+    """
+    if name not in entry.stored:
+        raise HyperSTError(f"there is no prediction {name!r}", where=entry.slide.path, do="choose one of the list")
+    try:
+        session.set_prediction(entry.key, entry.stored[name], name)
+    except Exception as error:  # the table is anybody's, and may be odd in ways that nobody foresaw
+        session.forget_prediction(entry.key)
+        _warn(f"{entry.slide.path}: the prediction {name} cannot be shown ({plain(str(error), 200)})")
+        return
+    if len(entry.stored) > 1:
+        _tell(
+            f"{entry.slide.path.name} holds {len(entry.stored)} predictions, {', '.join(entry.stored)}: {name} is shown"
+        )
+
+
+def _tell(message: str) -> None:
+    from napari.utils.notifications import show_info
+
+    show_info(message)
+
+
+def _warn(message: str) -> None:
+    from napari.utils.notifications import show_warning
+
+    show_warning(unmarked(message))
