@@ -26,47 +26,49 @@ class Openings:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._count = 0
+        self._coarse: set[CoarseLayer] = set()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._coarse)
 
     def open(self, ref: SlideRef) -> None:
         """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification."""
         coarse = CoarseLayer(self._session.viewer_ref, ref)
 
         def opened(slide: Slide) -> None:
-            coarse.remove()
-            self._opened(slide)
+            try:
+                coarse.remove()
+                if self._session.viewer_ref() is not None:
+                    self._session.add(slide)
+            finally:
+                self._end(coarse)
 
         def failed(ref: SlideRef, error: HyperSTError) -> None:
-            coarse.remove()
+            try:
+                coarse.remove()
+            finally:
+                self._end(coarse)
             self._not_opened(ref, error)
 
-        self._add(1)
-        open_in_thread(ref, coarse.show, opened, failed)
+        self._coarse.add(coarse)
+        self._session.opening_changed.emit(len(self))
+        open_in_thread(ref, coarse.show, opened, failed, lambda: self._end(coarse))
 
     # -- within
-
-    def _opened(self, slide: Slide) -> None:
-        try:
-            if self._session.viewer_ref() is not None:
-                self._session.add(slide)
-        finally:
-            self._add(-1)
 
     def _not_opened(self, ref: SlideRef, error: HyperSTError) -> None:
         from napari.utils.notifications import show_error
 
-        self._add(-1)
         if isinstance(error, ScaleError) and len(self._session.scale_asked):
             self._session.scale_asked.emit(ref)
         else:
             show_error(unmarked(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error)))
 
-    def _add(self, change: int) -> None:
-        self._count += change
-        self._session.opening_changed.emit(self._count)
+    def _end(self, coarse: CoarseLayer) -> None:
+        """Count one less, once, however the opening ended."""
+        if coarse in self._coarse:
+            self._coarse.remove(coarse)
+            self._session.opening_changed.emit(len(self))
 
 
 def open_in_thread(
@@ -74,8 +76,9 @@ def open_in_thread(
     seen: Callable[[CoarsePicture], None],
     opened: Callable[[Slide], None],
     failed: Callable[[SlideRef, HyperSTError], None],
+    over: Callable[[], None],
 ) -> None:
-    """Open a slide in a thread; the functions are called in the main thread, one of the last two when that is over.
+    """Open a slide in a thread; the functions are called in the main thread.
 
     Parameters
     ----------
@@ -87,6 +90,8 @@ def open_in_thread(
         Called with it.
     failed
         Called with what was asked for, and what the user is to be told.
+    over
+        Called last, also where neither of the two was: napari ends what is at work when it closes.
     """
     from napari.qt.threading import create_worker
 
@@ -103,6 +108,7 @@ def open_in_thread(
     worker = create_worker(_open, ref, decoded)
     worker.yielded.connect(seen)
     worker.returned.connect(tell)
+    worker.finished.connect(over)
     worker.start()
 
 
