@@ -24,6 +24,7 @@ from napari_hyperst.viewer import session_of, show_slide
 from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import OURS
 from napari_hyperst.viewer.session import Session
+from napari_hyperst.viewer.stored import choices, shown_of
 
 Make = Callable[..., Any]
 
@@ -403,6 +404,17 @@ def test_of_two_stored_predictions_the_later_is_shown_and_both_are_told(
     np.testing.assert_allclose(later - np.asarray(layer.features["value"]), 1, rtol=1e-5)
     with pytest.raises(HyperSTError, match="no prediction 'lion'"):
         session.show_stored(entry, "lion")
+    assert choices(entry) == ("zebra", "aardvark")
+    made = tiny_table.copy()
+    session.set_prediction(entry.key, made, "zebra", tmp_path / "job" / "prediction.h5ad")
+    assert choices(entry) == ("zebra", "aardvark", "zebra (new)")
+    assert shown_of(entry) == "zebra (new)"
+    for name, shown, table_name in (("aardvark", None, "aardvark"), ("zebra (new)", made, "zebra")):
+        session.show_stored(entry, name)
+        assert entry.table is (shown if shown is not None else entry.stored[name])
+        assert shown_of(entry) == name
+        assert entry.table_name == table_name
+    assert choices(entry) == ("zebra", "aardvark", "zebra (new)")
 
 
 def test_a_table_of_somebody_elses_is_neither_hidden_nor_overwritten(

@@ -338,6 +338,29 @@ def test_a_store_can_be_written_into_itself(
     assert len(bench.panel(GenesPanel).genes.genes) == 8
 
 
+def test_of_several_predictions_in_a_store_one_is_chosen(
+    qtbot: Any, bench: Workbench, section: Path, tmp_path: Path, tiny_table: Any
+) -> None:
+    store = write_table(open_slide(section), tiny_table.copy(), tmp_path / "own.zarr", table="first")
+    open_(qtbot, bench, store)
+    panel = bench.slide_panel
+    assert panel.predictions.isHidden()  # there is nothing to choose
+    write_table(open_slide(store), tiny_table.copy(), store, table="second")
+    open_(qtbot, bench, store)
+    entry = bench.session.active
+    assert entry is not None
+    assert not panel.predictions.isHidden()
+    assert [panel.stored.itemText(i) for i in range(panel.stored.count())] == list(entry.stored)
+    assert panel.stored.currentText() == entry.table_name
+    other = next(name for name in ("first", "second") if name != entry.table_name)
+    panel.stored.setCurrentText(other)
+    panel.stored.activated.emit(panel.stored.currentIndex())  # what a click does
+    assert entry.table is entry.stored[other]
+    assert panel.stored.currentText() == other
+    bench.session.activate(next(iter(bench.session.entries)))
+    assert panel.predictions.isHidden()
+
+
 def test_dialogs_name_what_is_opened_chosen_and_written(
     qtbot: Any, bench: Workbench, section: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
