@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import dask.array as da
 import numpy as np
@@ -11,15 +13,17 @@ import pytest
 import spatialdata as sd
 from anndata import AnnData
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Labels
 from spatialdata.models import Image2DModel, ShapesModel
 
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT
 from napari_hyperst.slides.slide import Slide, Source, build_slide
+from napari_hyperst.viewer import bins, map_values
 from napari_hyperst.viewer.bins import grid_of
 from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.footprints import outlines_px
-from napari_hyperst.viewer.maps import values_of
+from napari_hyperst.viewer.maps import robust_limits, values_of
+from napari_hyperst.viewer.preferences import percentiles
 from napari_hyperst.viewer.session import Session, session_of
 
 #: Bins of 16 µm, 7.3 px wide, turned by 4°, some of which are not in tissue.
@@ -166,3 +170,123 @@ def test_of_many_bins_some_are_outlined() -> None:
     slide = slide_of(xy)
     assert len(slide.spots) == 22_500
     assert len(outlines_px(slide, 16.0)) == 4 * 7_500
+
+
+def test_a_change_of_gene_works_each_value_out_once_and_tells_each_layer_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = slide_of(centres())
+    entry = session.add(slide)
+    table = table_of(slide)
+    session.set_prediction(entry.key, table, "hyperst")
+    session.show("predicted", "A")
+    session.show_side_by_side(True)
+    layers = [session.layer_of(entry, kind) for kind in ("predicted", "measured", "difference")]
+    asked, limited, told, moved = MagicMock(wraps=values_of), MagicMock(wraps=robust_limits), MagicMock(), MagicMock()
+    monkeypatch.setattr(map_values, "values_of", asked)
+    monkeypatch.setattr(map_values, "robust_limits", limited)
+    for layer in layers:
+        layer.events.contrast_limits.connect(told)
+        layer.events.extent.connect(moved)
+    session.show(gene="B")
+    assert sorted(call.args[1] for call in asked.call_args_list) == ["measured", "predicted"]
+    assert limited.call_count == 2
+    assert told.call_count == 3
+    moved.assert_not_called()
+    predicted, measured, difference = (layer.data for layer in layers)
+    np.testing.assert_array_equal(predicted - measured, difference)
+    shared = layers[0].contrast_limits
+    assert layers[1].contrast_limits == shared == layers[0].contrast_limits_range
+    both = np.concatenate([table.X[:, 1], table.layers["measured"][:, 1]])
+    assert shared == pytest.approx(np.percentile(both, percentiles()).tolist())
+    session.show(gene="A")
+    session.show(gene="B")
+    assert layers[0].contrast_limits == shared
+
+
+@pytest.fixture
+def predicted(session: Session) -> Session:
+    slide = slide_of(centres())
+    entry = session.add(slide)
+    session.set_prediction(entry.key, table_of(slide), "hyperst")
+    return session
+
+
+def outlined(session: Session) -> Labels:
+    (layer,) = (layer for layer in session.viewer.layers if ours(layer).get("kind") == "selection")
+    assert isinstance(layer, Labels)
+    return layer
+
+
+def test_bins_that_are_selected_are_outlined_where_they_are(predicted: Session) -> None:
+    entry, viewer = predicted.active, predicted.viewer
+    assert entry is not None
+    before, active = len(viewer.layers), viewer.layers.selection.active
+    predicted.select([3, 400])
+    assert len(viewer.layers) == before + 1
+    assert viewer.layers.selection.active is active
+    layer = outlined(predicted)
+    assert layer.visible
+    assert layer.contour == 1
+    assert np.count_nonzero(layer.data) == 2
+    for row in (3, 400):
+        place = layer.world_to_data(entry.slide.spots.centres_px[row, ::-1] * entry.slide.mpp)
+        assert layer.data[tuple(np.rint(place).astype(int))] == 1
+    predicted.select([5])
+    assert outlined(predicted) is layer
+    assert np.count_nonzero(layer.data) == 1
+    predicted.select(())
+    assert not layer.visible
+    assert outlined(predicted) is layer  # it waits for the next
+    predicted.select([7])
+    assert layer.visible
+    predicted.show(gene="B")
+    assert len(viewer.layers) == before + 1
+    base = viewer.layers["bins"]
+    base.affine = np.array([[0, -2, 30], [2, 0, -7], [0, 0, 1.0]]) @ base.affine.affine_matrix
+    np.testing.assert_allclose(layer.affine.affine_matrix, base.affine.affine_matrix)
+
+
+def test_bins_that_are_painted_are_selected_and_erased_ones_are_not(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    predicted.select([3])
+    layer, heard = outlined(predicted), MagicMock()
+    predicted.selection_changed.connect(heard)
+    rows = predicted.layer_of(entry, "predicted").index
+    there = np.argwhere(rows >= 0)[:40]
+    layer.data_setitem(tuple(there.T), 1)
+    np.testing.assert_array_equal(predicted.selection, np.unique([3, *rows[tuple(there.T)]]))
+    assert heard.call_count == 1
+    layer.data_setitem(tuple(np.argwhere(rows < 0)[:3].T), 1)  # beside the bins
+    assert heard.call_count == 1
+    layer.mode = "erase"
+    layer.brush_size = 1
+    layer.data_setitem(tuple(there.T), 0)
+    layer.events.paint(value=[])  # the stroke has ended
+    assert not set(rows[tuple(there.T)]) & set(predicted.selection.tolist())
+
+
+def test_maps_beside_each_other_are_not_pushed_aside_by_what_is_selected(predicted: Session) -> None:
+    predicted.select([3])
+    layer = outlined(predicted)
+    predicted.show_side_by_side(True)
+    shape = predicted.viewer.canvas.grid.actual_shape(predicted.viewer.layers)
+    assert not layer.visible
+    predicted.select([3, 4])
+    assert not layer.visible
+    assert predicted.viewer.canvas.grid.actual_shape(predicted.viewer.layers) == shape
+    predicted.show_side_by_side(False)
+    assert layer.visible
+    assert np.count_nonzero(layer.data) == 2
+
+
+def test_the_array_of_bins_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = slide_of(centres())
+    found = grid_of(slide)
+    monkeypatch.setattr(bins, "_find_grid", MagicMock(side_effect=AssertionError))
+    assert grid_of(slide) is found
+    key = id(slide.spots)
+    del slide
+    gc.collect()
+    assert key not in bins._FOUND

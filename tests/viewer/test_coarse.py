@@ -15,6 +15,7 @@ from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from PIL import Image
 from qtpy.QtCore import QThreadPool
+from superqt.utils import WorkerBase
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tasks import SlideRef
@@ -157,6 +158,17 @@ def test_the_viewer_may_be_closed_meanwhile(
     slow.set()
     qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=60_000)
     qtbot.wait(50)  # what goes wrong in a slot fails the test
+    assert len(viewer.layers) == 0
+    assert session.opening == 0
+
+
+def test_an_opening_that_napari_ends_is_over(qtbot: Any, tiny_section: Path) -> None:
+    viewer = ViewerModel()
+    session = session_of(viewer)
+    session.open(SlideRef(path=tiny_section))
+    assert session.opening == 1
+    WorkerBase.await_workers(60_000)  # as napari does when it quits
+    qtbot.waitUntil(lambda: session.opening == 0, timeout=60_000)
     assert len(viewer.layers) == 0
 
 

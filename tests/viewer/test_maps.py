@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_hyperst.viewer.maps import NO_COUNTS, limits_of, maps_of, robust_limits, values_of
+from napari_hyperst.viewer.map_values import MapValues
+from napari_hyperst.viewer.maps import NO_COUNTS, maps_of, robust_limits, values_of
 
 PERCENTILES = (1.0, 99.0)
 
@@ -52,17 +53,17 @@ def test_measured_and_predicted_share_one_scale(tiny_table: AnnData) -> None:
     gene = tiny_table.var_names[0]
     n = tiny_table.n_obs
     table = with_values(tiny_table, np.linspace(1, 2, n), np.linspace(3, 6, n))
-    scale = limits_of(table, "predicted", (gene,), (0, 100))
-    assert scale == limits_of(table, "measured", (gene,), (0, 100)) == (1.0, 6.0)
+    scale = MapValues(table).limits("predicted", (gene,), (0, 100))
+    assert scale == MapValues(table).limits("measured", (gene,), (0, 100)) == (1.0, 6.0)
 
 
 def test_zero_is_amid_a_difference(tiny_table: AnnData) -> None:
     gene, n = tiny_table.var_names[0], tiny_table.n_obs
     table = with_values(tiny_table, np.zeros(n), np.linspace(0, 4, n))
     assert values_of(table, "difference", (gene,)).min() == -4
-    assert limits_of(table, "difference", (gene,), (0, 100)) == (-4.0, 4.0)
+    assert MapValues(table).limits("difference", (gene,), (0, 100)) == (-4.0, 4.0)
     same = with_values(tiny_table, np.ones(n), np.ones(n))
-    assert limits_of(same, "difference", (gene,), PERCENTILES) == (-1.0, 1.0)
+    assert MapValues(same).limits("difference", (gene,), PERCENTILES) == (-1.0, 1.0)
 
 
 def test_violations_are_in_degrees_and_never_less_than_one_wide(tiny_table: AnnData) -> None:
@@ -71,7 +72,7 @@ def test_violations_are_in_degrees_and_never_less_than_one_wide(tiny_table: AnnD
     table.obs[key] = np.float32(np.pi / 6)
     assert values_of(table, key, ()) == pytest.approx(np.full(table.n_obs, 30.0))
     table.obs[key] = np.float32(0)
-    assert limits_of(table, key, (), PERCENTILES) == (0.0, 1.0)
+    assert MapValues(table).limits(key, (), PERCENTILES) == (0.0, 1.0)
 
 
 def test_all_maps_are_listed_and_those_that_need_counts_say_so(tiny_table: AnnData) -> None:

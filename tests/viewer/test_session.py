@@ -21,9 +21,10 @@ from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
-from napari_hyperst.viewer.entry import first_gene
+from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import OURS
 from napari_hyperst.viewer.session import Session
+from napari_hyperst.viewer.stored import choices, shown_of
 
 Make = Callable[..., Any]
 
@@ -237,7 +238,7 @@ def test_a_store_with_a_prediction_shows_it_at_once(
     entry = session.add(open_slide(store))
     assert entry.table_name == "table_hyperst"
     assert visible(session) == ["predicted"]
-    assert session.gene == first_gene(tiny_table)
+    assert session.gene == tiny_table.var["pcc"].idxmax()
 
 
 def test_what_is_not_there_is_refused(predicted: Session) -> None:
@@ -247,11 +248,12 @@ def test_what_is_not_there_is_refused(predicted: Session) -> None:
         predicted.show("nope")
 
 
-def test_the_first_gene_is_the_one_predicted_best(tiny_table: AnnData) -> None:
-    assert first_gene(tiny_table) == tiny_table.var["pcc"].idxmax()
+def test_the_first_gene_is_the_one_predicted_best(section: Path, tiny_table: AnnData) -> None:
+    slide = open_slide(section)
+    assert genes_of(tiny_table, slide).first == tiny_table.var["pcc"].idxmax()
     bare = tiny_table.copy()
     del bare.var["pcc"]
-    assert first_gene(bare) == bare.var_names[np.asarray(bare.X).std(axis=0).argmax()]
+    assert genes_of(bare, slide).first == bare.var_names[np.asarray(bare.X).std(axis=0).argmax()]
 
 
 def test_other_preferences_recolour_what_is_shown(predicted: Session) -> None:
@@ -402,6 +404,17 @@ def test_of_two_stored_predictions_the_later_is_shown_and_both_are_told(
     np.testing.assert_allclose(later - np.asarray(layer.features["value"]), 1, rtol=1e-5)
     with pytest.raises(HyperSTError, match="no prediction 'lion'"):
         session.show_stored(entry, "lion")
+    assert choices(entry) == ("zebra", "aardvark")
+    made = tiny_table.copy()
+    session.set_prediction(entry.key, made, "zebra", tmp_path / "job" / "prediction.h5ad")
+    assert choices(entry) == ("zebra", "aardvark", "zebra (new)")
+    assert shown_of(entry) == "zebra (new)"
+    for name, shown, table_name in (("aardvark", None, "aardvark"), ("zebra (new)", made, "zebra")):
+        session.show_stored(entry, name)
+        assert entry.table is (shown if shown is not None else entry.stored[name])
+        assert shown_of(entry) == name
+        assert entry.table_name == table_name
+    assert choices(entry) == ("zebra", "aardvark", "zebra (new)")
 
 
 def test_a_table_of_somebody_elses_is_neither_hidden_nor_overwritten(

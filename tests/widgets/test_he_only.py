@@ -117,7 +117,7 @@ def test_the_edited_mask_is_predicted_and_what_was_predicted_exported(
     assert "--tissue" in task.command
     was = entry.slide
     bench.session.lay(50.0)  # while it is at work
-    with qtbot.waitSignal(bench.child.ended, timeout=60_000):
+    with qtbot.waitSignal(bench.work.rested, timeout=60_000):
         pass
     assert entry.predicted is was
     assert entry.slide.fingerprint == lay_again(was, pitch_um=50).fingerprint

@@ -75,7 +75,7 @@ def click(qtbot: Any, button: Any) -> None:
 
 def predict(qtbot: Any, bench: Workbench, name: str = "ok") -> None:
     scene(bench, name)
-    with qtbot.waitSignal(bench.child.ended, timeout=20_000):
+    with qtbot.waitSignal(bench.work.rested, timeout=20_000):
         click(qtbot, bench.predict_panel.button)
 
 
@@ -306,7 +306,7 @@ def test_two_slides_and_one_closed_while_it_is_predicted(qtbot: Any, bench: Work
     for layer in [layer for layer in viewer.layers if layer.metadata["hyperst"]["slide"] == first]:
         viewer.layers.remove(layer)
     assert slides.currentText() == second
-    qtbot.waitUntil(lambda: bench.child.job is None, timeout=20_000)
+    qtbot.waitUntil(lambda: not bench.work.busy, timeout=20_000)
     assert list(bench.session.entries) == [second]
     assert bench.session.entries[second].table is None
     viewer.layers.clear()
@@ -336,6 +336,29 @@ def test_a_store_can_be_written_into_itself(
     assert bench.panel(ExportPanel).own.isVisibleTo(bench.panel(ExportPanel))
     assert bench.panel(ExportPanel).own.isEnabled()  # its prediction came with it
     assert len(bench.panel(GenesPanel).genes.genes) == 8
+
+
+def test_of_several_predictions_in_a_store_one_is_chosen(
+    qtbot: Any, bench: Workbench, section: Path, tmp_path: Path, tiny_table: Any
+) -> None:
+    store = write_table(open_slide(section), tiny_table.copy(), tmp_path / "own.zarr", table="first")
+    open_(qtbot, bench, store)
+    panel = bench.slide_panel
+    assert panel.predictions.isHidden()  # there is nothing to choose
+    write_table(open_slide(store), tiny_table.copy(), store, table="second")
+    open_(qtbot, bench, store)
+    entry = bench.session.active
+    assert entry is not None
+    assert not panel.predictions.isHidden()
+    assert [panel.stored.itemText(i) for i in range(panel.stored.count())] == list(entry.stored)
+    assert panel.stored.currentText() == entry.table_name
+    other = next(name for name in ("first", "second") if name != entry.table_name)
+    panel.stored.setCurrentText(other)
+    panel.stored.activated.emit(panel.stored.currentIndex())  # what a click does
+    assert entry.table is entry.stored[other]
+    assert panel.stored.currentText() == other
+    bench.session.activate(next(iter(bench.session.entries)))
+    assert panel.predictions.isHidden()
 
 
 def test_dialogs_name_what_is_opened_chosen_and_written(
@@ -474,7 +497,7 @@ def test_the_sample_is_predicted_when_asked_and_nothing_else(qtbot: Any, bench: 
     scene(bench, "ok")
     bench.open_sample(then_predict=True)
     assert bench.child.job is None  # the slide that is there is not what was asked for
-    with qtbot.waitSignal(bench.child.ended, timeout=60_000):
+    with qtbot.waitSignal(bench.work.rested, timeout=60_000):
         pass
     assert bench.session.active is not None
     assert bench.session.active.slide.name == "C2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,21 @@ class Grid:
         return there[1:-1, 1:-1] & (1 - within)
 
 
+#: What was found of spots that are there, by what they are: half a million bins take a third of a second.
+_FOUND: dict[int, Grid | None] = {}
+
+
 def grid_of(slide: Slide) -> Grid | None:
-    """Return the array of a slide's bins; None where its spots are apart, or on no square lattice.
+    """Return the array of a slide's bins; None where its spots are apart, or on no square lattice."""
+    key = id(slide.spots)
+    if key not in _FOUND:
+        _FOUND[key] = _find_grid(slide)
+        weakref.finalize(slide.spots, _FOUND.pop, key)
+    return _FOUND[key]
+
+
+def _find_grid(slide: Slide) -> Grid | None:
+    """Find the array of a slide's bins.
 
     Rows and columns are found from the centres: a least-squares fit over bins around one amid them says where those
     farther away are, until all are in it.

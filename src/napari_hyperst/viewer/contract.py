@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 #: Key of a layer's metadata that says it is ours: slide, element, table, gene, kind, job.
 OURS = "hyperst"
 #: The kinds of a slide's layers that are not maps.
-BASE = ("image", "backdrop", "tissue", "spots", "footprints", "regions")
+BASE = ("image", "backdrop", "tissue", "spots", "footprints", "regions", "selection")
 
 
 def ours(layer: Layer) -> dict[str, Any]:

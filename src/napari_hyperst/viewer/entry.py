@@ -7,12 +7,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS
-from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.genes import Genes, genes_of
+from napari_hyperst.viewer.map_values import MapValues
 from napari_hyperst.viewer.maps import Map, maps_of
 
 if TYPE_CHECKING:
@@ -33,6 +31,8 @@ class Entry:
         The slide; laid anew when the mask of an H&E-only slide is edited.
     maps, genes
         What can be shown, and what is known of the genes that were predicted.
+    values
+        The values of the maps; None before there is a prediction.
     predicted
         The slide as it was when ``table`` was predicted, whose spots that annotates.
     filled
@@ -54,6 +54,7 @@ class Entry:
     result: Path | None = None
     maps: tuple[Map, ...] = ()
     genes: Genes = field(default_factory=Genes)
+    values: MapValues | None = None
     predicted: Slide | None = None
     mask_kept: bool = True
     filled: int = 0
@@ -69,20 +70,23 @@ class Entry:
         return next((found for found in self.maps if found.key == key and not found.reason), None)
 
 
-def hold(entry: Entry, table: AnnData, name: str, result: Path | None, slide: Slide | None) -> None:
+def hold(
+    entry: Entry, table: AnnData, name: str, result: Path | None, slide: Slide | None, genes: Genes | None
+) -> None:
     """Have a slide hold a prediction, in its SpatialData object too unless somebody else's table has that name.
 
     Parameters
     ----------
     entry
         The slide.
-    table, name, result, slide
+    table, name, result, slide, genes
         As ``Session.set_prediction`` takes them.
     """
     entry.maps = maps_of(table)
     entry.table, entry.table_name, entry.result = table, name, result
     entry.predicted = slide or entry.slide
-    entry.genes, entry.filled = genes_of(entry), 0
+    entry.genes = genes or genes_of(table, entry.predicted)
+    entry.filled, entry.values = 0, MapValues(table)
     sdata = entry.predicted.sdata
     if result is not None and (name not in sdata or (name in sdata.tables and OURS in sdata.tables[name].uns)):
         sdata.tables.pop(name, None)  # spatialdata warns of a table that takes the place of another
@@ -92,16 +96,13 @@ def hold(entry: Entry, table: AnnData, name: str, result: Path | None, slide: Sl
 def let_go(entry: Entry) -> None:
     """Have a slide hold no prediction."""
     entry.table, entry.table_name, entry.result, entry.predicted = None, "", None, None
-    entry.maps, entry.genes, entry.filled = maps_of(None), Genes(), 0
+    entry.maps, entry.genes, entry.filled, entry.values = maps_of(None), Genes(), 0, None
 
 
-def first_gene(table: AnnData) -> str:
-    """Return the gene to show first: the one predicted best, or, where nothing was measured, that varies most."""
-    if is_filling(table):
-        return str(table.var_names[0])
-    if "pcc" in table.var and np.isfinite(table.var["pcc"]).any():
-        return str(table.var["pcc"].idxmax())
-    return str(table.var_names[int(np.asarray(table.X).std(axis=0).argmax())])
+def fill(entry: Entry, spots: int) -> None:
+    """Take note that so many spots of a prediction that is being made are done."""
+    entry.filled = spots
+    entry.values = None if entry.table is None else MapValues(entry.table)
 
 
 def annotates(table: AnnData, spots: str) -> bool:

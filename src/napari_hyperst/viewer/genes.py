@@ -15,7 +15,7 @@ from napari_hyperst.viewer.filling import is_filling
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.slides.slide import Slide
 
 #: The variance is taken over so many values at most, of spots that are evenly spaced, so that no window waits for it.
 _MOST_VALUES = 20_000_000
@@ -45,6 +45,14 @@ class Genes:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def first(self) -> str:
+        """The gene to show first: the one predicted best or, where nothing was measured, that varies most."""
+        for told in (self.pcc, self.variance):
+            if np.isfinite(told).any():
+                return self.names[int(np.nanargmax(told))]
+        return self.names[0]
+
     def find(self, wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Find genes by any of their names, whatever the case of the letters.
 
@@ -72,21 +80,26 @@ class Genes:
         return known | {name.lower(): name for name in self.names}
 
 
-def genes_of(entry: Entry | None) -> Genes:
-    """Return the genes of a slide's prediction; none before there is one."""
-    if entry is None or entry.table is None:
-        return Genes()
-    table = entry.table
+def genes_of(table: AnnData, slide: Slide) -> Genes:
+    """Return the genes of a prediction.
+
+    Parameters
+    ----------
+    table
+        The prediction's table.
+    slide
+        The slide as it was when it was predicted.
+    """
     names = tuple(map(str, table.var_names))
     if is_filling(table):
         unknown = np.full(len(names), np.nan)
-        return Genes(names, _others(entry, names), unknown, unknown)
+        return Genes(names, _others(slide, names), unknown, unknown)
     pcc = np.asarray(table.var["pcc"], dtype=np.float64) if "pcc" in table.var else np.full(len(names), np.nan)
-    return Genes(names, _others(entry, names), pcc, _variance(table))
+    return Genes(names, _others(slide, names), pcc, _variance(table))
 
 
-def _others(entry: Entry, names: Sequence[str]) -> tuple[str, ...]:
-    columns = (entry.predicted or entry.slide).gene_columns
+def _others(slide: Slide, names: Sequence[str]) -> tuple[str, ...]:
+    columns = slide.gene_columns
     if columns is None:
         return ("",) * len(names)
     known = columns.aliases

@@ -7,6 +7,7 @@ coordinate system becomes the affine of each layer, in µm.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -245,7 +246,7 @@ def add_map(
         )
         layer.face_colorbar.visible = True
     else:
-        index = _index(grid, table)
+        index = bin_rows(grid, table)
         metadata["grid"] = grid
         layer = BinMap(
             spread(index, values),
@@ -310,12 +311,16 @@ def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], color
 def _recolour_bins(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
     index = getattr(layer, "index", None)  # a copy that was made by hand has none
     if index is None or (index >= 0).sum() != len(values):
-        index = _index(ours(layer)["grid"], table)
+        index = bin_rows(ours(layer)["grid"], table)
         if hasattr(layer, "index"):
             layer.index = index
-    layer.data = spread(index, values)
-    layer.contrast_limits_range = limits
-    layer.contrast_limits = limits
+    pixels = spread(index, values)
+    with layer.events.extent.blocker() if layer.data.shape == pixels.shape else nullcontext():
+        layer.data = pixels  # else napari works out anew where each of its layers lies
+    if tuple(layer.contrast_limits) != limits or tuple(layer.contrast_limits_range) != limits:
+        with layer.events.contrast_limits.blocker():  # which the next line also tells, and each time costs a colour bar
+            layer.contrast_limits_range = limits
+        layer.contrast_limits = limits
     if layer.colormap.name != colormap:
         layer.colormap = colormap
 
@@ -325,7 +330,8 @@ def spread(index: NDArray[np.int32], values: Values) -> Values:
     return np.append(np.asarray(values, dtype=np.float32), np.float32(np.nan))[index]
 
 
-def _index(grid: Grid, table: AnnData) -> NDArray[np.int32]:
+def bin_rows(grid: Grid, table: AnnData) -> NDArray[np.int32]:
+    """Return (rows, columns) the row of each bin in a prediction's table; -1 where there is no bin."""
     rows = np.arange(table.n_obs, dtype=np.int32)
     return grid.fill(grid.places(np.asarray(table.obsm["spatial"])), rows, -1)
 

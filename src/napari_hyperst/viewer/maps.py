@@ -1,4 +1,4 @@
-"""The maps of a prediction: which there are, their values at the spots, and the limits of their colours."""
+"""The maps of a prediction: which there are, their values at the spots, and limits for colours."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ NO_COUNTS = "needs measured counts, and this slide has none that are raw"
 #: What the maps are listed under.
 _EXPRESSION, LOG2 = "Expression", "log2(count + 1)"
 _NORMS, _VIOLATIONS = "Hyperbolic norm (depth)", "Entailment violation"
-#: The colours of violations span at least a degree, so that rounding errors do not look like violations.
-_LEAST_VIOLATION = 1.0
 #: What the embeddings are called to the user.
 EMBEDDING_TITLES = {
     "spot_image": "spot image",
@@ -133,34 +131,6 @@ def values_of(table: AnnData, key: str, genes: str | Sequence[str]) -> Values:
     return np.degrees(column) if key.startswith("violation_") else column
 
 
-def limits_of(
-    table: AnnData, key: str, genes: str | Sequence[str], percentiles: tuple[float, float]
-) -> tuple[float, float]:
-    """Return the limits of a map's colours: one scale for measured and predicted, zero amid a difference's.
-
-    Parameters
-    ----------
-    table
-        A prediction's table.
-    key, genes
-        The map.
-    percentiles
-        Lower and upper percentile of the values that get the first and the last colour.
-    """
-    if key in ("predicted", "measured"):
-        both = [values_of(table, "predicted", genes)]
-        if "measured" in table.layers:
-            both.append(values_of(table, "measured", genes))
-        return robust_limits(np.concatenate(both), percentiles)
-    values = values_of(table, key, genes)
-    if key == "difference":
-        _, most = robust_limits(np.abs(values), (0.0, percentiles[1]))
-        return -most, most
-    if key.startswith("violation_"):
-        return 0.0, max(robust_limits(values, percentiles)[1], _LEAST_VIOLATION)
-    return robust_limits(values, percentiles)
-
-
 def robust_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tuple[float, float]:
     """Return finite limits, the lower one less than the upper one, whatever the values.
 
@@ -172,15 +142,27 @@ def robust_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tup
         Lower and upper percentile. Where they coincide, as for a gene that hardly a spot has, the extremes are taken,
         and where these do too, a unit from the value on.
     """
-    finite = np.asarray(values, dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
+    finite = np.asarray(values)
+    known = np.isfinite(finite)
+    if not known.all():
+        finite = finite[known]
     if finite.size == 0:
         return 0.0, 1.0
-    for low, high in (np.percentile(finite, percentiles), (finite.min(), finite.max())):
+    for low, high in (_percentiles(finite, percentiles), (finite.min(), finite.max())):
         if np.float32(low) < np.float32(high):
             return float(low), float(high)
     low = float(finite[0])
     return low, low + max(1.0, 1e-3 * abs(low))
+
+
+def _percentiles(values: NDArray[Any], percentiles: tuple[float, float]) -> NDArray[np.float64]:
+    """Return percentiles as ``np.percentile`` defines them, of float32 in a third of its time."""
+    places = np.asarray(percentiles) / 100 * (len(values) - 1)
+    below = np.floor(places).astype(np.intp)
+    above = np.minimum(below + 1, len(values) - 1)
+    ordered = np.partition(values, np.union1d(below, above))
+    low, high = ordered[below].astype(np.float64), ordered[above].astype(np.float64)
+    return np.asarray(low + (high - low) * (places - below))
 
 
 def _columns(matrix: Any, table: AnnData, genes: str | Sequence[str]) -> Values:

@@ -5,12 +5,70 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from napari_hyperst.errors import HyperSTError, SlideError
+from napari_hyperst.errors import HyperSTError, ScaleError, SlideError, unmarked
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer.coarse import CoarseLayer
 
 if TYPE_CHECKING:
     from napari_hyperst.slides.pillow import CoarsePicture
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.session import Session
+
+
+class Openings:
+    """The slides of a viewer that are being opened; its length is how many.
+
+    Parameters
+    ----------
+    session
+        Of the viewer, which may be closed at any time; tells ``opening_changed``, and ``scale_asked``.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._coarse: set[CoarseLayer] = set()
+
+    def __len__(self) -> int:
+        return len(self._coarse)
+
+    def open(self, ref: SlideRef) -> None:
+        """Open a slide in a thread, and show it when it is there; what goes wrong is told as a notification."""
+        coarse = CoarseLayer(self._session.viewer_ref, ref)
+
+        def opened(slide: Slide) -> None:
+            try:
+                coarse.remove()
+                if self._session.viewer_ref() is not None:
+                    self._session.add(slide)
+            finally:
+                self._end(coarse)
+
+        def failed(ref: SlideRef, error: HyperSTError) -> None:
+            try:
+                coarse.remove()
+            finally:
+                self._end(coarse)
+            self._not_opened(ref, error)
+
+        self._coarse.add(coarse)
+        self._session.opening_changed.emit(len(self))
+        open_in_thread(ref, coarse.show, opened, failed, lambda: self._end(coarse))
+
+    # -- within
+
+    def _not_opened(self, ref: SlideRef, error: HyperSTError) -> None:
+        from napari.utils.notifications import show_error
+
+        if isinstance(error, ScaleError) and len(self._session.scale_asked):
+            self._session.scale_asked.emit(ref)
+        else:
+            show_error(unmarked(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error)))
+
+    def _end(self, coarse: CoarseLayer) -> None:
+        """Count one less, once, however the opening ended."""
+        if coarse in self._coarse:
+            self._coarse.remove(coarse)
+            self._session.opening_changed.emit(len(self))
 
 
 def open_in_thread(
@@ -18,8 +76,9 @@ def open_in_thread(
     seen: Callable[[CoarsePicture], None],
     opened: Callable[[Slide], None],
     failed: Callable[[SlideRef, HyperSTError], None],
+    over: Callable[[], None],
 ) -> None:
-    """Open a slide in a thread; the functions are called in the main thread, one of the last two when that is over.
+    """Open a slide in a thread; the functions are called in the main thread.
 
     Parameters
     ----------
@@ -31,6 +90,8 @@ def open_in_thread(
         Called with it.
     failed
         Called with what was asked for, and what the user is to be told.
+    over
+        Called last, also where neither of the two was: napari ends what is at work when it closes.
     """
     from napari.qt.threading import create_worker
 
@@ -47,6 +108,7 @@ def open_in_thread(
     worker = create_worker(_open, ref, decoded)
     worker.yielded.connect(seen)
     worker.returned.connect(tell)
+    worker.finished.connect(over)
     worker.start()
 
 

@@ -10,9 +10,10 @@ from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.hover import describe_spot
 from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize, spot_metadata
-from napari_hyperst.viewer.maps import Map, limits_of, values_of
+from napari_hyperst.viewer.maps import Map
 from napari_hyperst.viewer.preferences import colormap, percentiles
 from napari_hyperst.viewer.regions import region_layer
+from napari_hyperst.viewer.selected_bins import KIND as SELECTION
 from napari_hyperst.viewer.side_by_side import SideBySide
 from napari_hyperst.viewer.tissue import watch
 
@@ -106,6 +107,7 @@ class Overlays:
     def add(self, entry: Entry, shown: Map, visible: bool) -> MapLayer:
         """Add the layer of a map."""
         assert entry.table is not None
+        assert entry.values is not None
         genes = self._session.genes
         slide = entry.predicted or entry.slide
         said = {
@@ -115,8 +117,8 @@ class Overlays:
             "name": self._name(entry, shown),
             **self._wanted(entry, shown),
         }
-        values = values_of(entry.table, shown.key, genes)
-        limits = limits_of(entry.table, shown.key, genes, percentiles())
+        values = entry.values.of(shown.key, genes)
+        limits = entry.values.limits(shown.key, genes, percentiles())
         layer = add_map(
             self._session.viewer, slide, entry.table, values, limits, said, partial(self._describe, entry.key)
         )
@@ -125,12 +127,14 @@ class Overlays:
         layer.events.visible.connect(self._on_visible)
         return layer
 
-    def outline(self, entry: Entry) -> None:
-        """Outline the tiles of a slide, anew where they are outlined already."""
+    def outline(self, entry: Entry, shown: bool) -> None:
+        """Outline the tiles of a slide, anew where they are outlined already, or no longer."""
         viewer = self._session.viewer
         there, selected = footprint_layer(viewer, entry.key), viewer.layers.selection.active
         if there is not None:
             viewer.layers.remove(there)
+        if not shown:
+            return
         base = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
         add_footprints(viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None))
         viewer.layers.selection.active = selected  # whose value the status bar tells
@@ -152,6 +156,15 @@ class Overlays:
         text.text = f"{said}\nFor research use only"
         if not text.visible:
             text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
+
+    def on_removing(self, event: Any) -> None:
+        """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
+
+        Its version 0.7 raises when a layer is removed that was renamed, or there before its widgets were.
+        """
+        layer = self._session.viewer.layers[event.index]
+        if ours(layer):
+            layer.metadata.pop("name", None)
 
     def on_inserted(self, event: Any) -> None:
         """Have the maps follow the spots of their slide, which other tools may put elsewhere."""
@@ -196,15 +209,15 @@ class Overlays:
         """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
         said, genes = ours(layer), self._session.genes
         shown = entry.map(said["kind"])
-        if shown is None or entry.table is None or not layer.visible:
+        if shown is None or entry.table is None or entry.values is None or not layer.visible:
             return
         if shown.of_gene and not set(genes) <= set(entry.table.var_names):  # another slide's, of another checkpoint
             return
         wanted = self._wanted(entry, shown)
         if {key: said[key] for key in wanted} == wanted:
             return
-        values = values_of(entry.table, shown.key, genes)
-        limits = limits_of(entry.table, shown.key, genes, percentiles())
+        values = entry.values.of(shown.key, genes)
+        limits = entry.values.limits(shown.key, genes, percentiles())
         recolour(layer, values, limits, wanted["colormap"], entry.table)
         if layer.name == said["name"]:  # the user has not renamed it
             layer.name = self._name(entry, shown)
@@ -227,6 +240,9 @@ class Overlays:
             for layer in self.of(entry):
                 follow(layer, spots)
             viewer = self._session.viewer
+            for layer in viewer.layers:
+                if (ours(layer).get("slide"), ours(layer).get("kind")) == (entry.key, SELECTION):
+                    follow(layer, spots)
             for found in (footprint_layer(viewer, entry.key), region_layer(viewer, entry.key)):
                 if found is not None:
                     place_footprints(found, spots)

@@ -13,6 +13,7 @@ import numpy as np
 from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.places import to_pixels
 from napari_hyperst.viewer.rows import Rows, rows_of_spots
+from napari_hyperst.viewer.selected_bins import SelectedBins
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,7 +37,8 @@ class Selection:
     """Which rows of the active prediction's table are selected.
 
     Points that are selected in a layer of the active slide become the selection, and the selection is highlighted in
-    its layers that are visible. While napari pans and zooms, a click on a spot selects it alone, with Shift also.
+    its layers that are visible; of bins, in a layer of its own. While napari pans and zooms, a click on a spot selects
+    it alone, with Shift also.
     It is emptied when another slide or another prediction is worked on.
 
     Parameters
@@ -51,6 +53,7 @@ class Selection:
         self._spot_rows: Rows | None = None
         self._links: weakref.WeakKeyDictionary[Points, _Link] = weakref.WeakKeyDictionary()
         self._quiet = False
+        self._bins = SelectedBins(session, _COLOUR, self._set)
         self.rows: Rows = _NONE
         viewer = session.viewer
         viewer.layers.events.inserted.connect(self._on_inserted)
@@ -84,6 +87,7 @@ class Selection:
         """Highlight the selection in the visible layers of the active slide."""
         for layer in self._links:
             self.highlight_in(layer)
+        self._bins.show(self.rows)
 
     def highlight_in(self, layer: Points, select: bool = True) -> None:
         """Ring the selection in a layer, and select it there, if that is visible and of the active slide."""
@@ -138,6 +142,7 @@ class Selection:
         self.rows = rows
         for layer in self._links:
             self.highlight_in(layer, select=layer is not told_by)
+        self._bins.show(rows)
         self._session.selection_changed.emit()
 
     def _rows_of(self, layer: Points) -> Rows | None:

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_hyperst.errors import HyperSTError, ScaleError, plain, unmarked
+from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.viewer.coarse import CoarseLayer
 from napari_hyperst.viewer.contract import BASE, ours
-from napari_hyperst.viewer.entry import Entry, first_gene, hold, let_go, unlike
+from napari_hyperst.viewer.entry import Entry, fill, hold, let_go, unlike
 from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import footprint_layer
 from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers
 from napari_hyperst.viewer.maps import maps_of
 from napari_hyperst.viewer.markers import MarkerSet
-from napari_hyperst.viewer.opening import open_in_thread
+from napari_hyperst.viewer.opening import Openings
 from napari_hyperst.viewer.overlays import Overlays
 from napari_hyperst.viewer.preferences import events
 from napari_hyperst.viewer.rows import Rows
 from napari_hyperst.viewer.selection import Selection
-from napari_hyperst.viewer.stored import stored_predictions
+from napari_hyperst.viewer.stored import show_last_stored, show_stored
 from napari_hyperst.viewer.tissue import lay, settle
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.genes import Genes
     from napari_hyperst.viewer.layers import MapLayer
 
 
@@ -57,6 +57,8 @@ class Session:
         The key of the map that is shown.
     side_by_side
         Whether all maps of genes are shown beside each other.
+    viewer_ref
+        The viewer, or nothing when it has been closed.
     """
 
     #: A slide was opened or closed, or another one is active.
@@ -73,7 +75,7 @@ class Session:
     scale_asked = Signal(SlideRef)
 
     def __init__(self, viewer: ViewerModel) -> None:
-        self._viewer = weakref.ref(viewer)
+        self.viewer_ref = weakref.ref(viewer)
         self.entries: dict[str, Entry] = {}
         self._active: str | None = None
         self.gene: str | None = None
@@ -81,9 +83,9 @@ class Session:
         self.genes: tuple[str, ...] = ()
         self.map = "predicted"
         self.side_by_side = False
-        self._opening = 0
+        self._openings = Openings(self)
         self.overlays = Overlays(self)
-        viewer.layers.events.removing.connect(self._on_removing)
+        viewer.layers.events.removing.connect(self.overlays.on_removing)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.inserted.connect(self.overlays.on_inserted)
         events("colours").connect(self.refresh)
@@ -92,7 +94,7 @@ class Session:
     @property
     def viewer(self) -> ViewerModel:
         """The viewer."""
-        viewer = self._viewer()
+        viewer = self.viewer_ref()
         if viewer is None:
             raise RuntimeError("the viewer has been closed")
         return viewer
@@ -105,7 +107,7 @@ class Session:
     @property
     def opening(self) -> int:
         """How many slides are being opened."""
-        return self._opening
+        return len(self._openings)
 
     @property
     def selection(self) -> Rows:
@@ -121,18 +123,7 @@ class Session:
 
         Meanwhile its H&E is shown from afar, where that can be had quickly.
         """
-        coarse = CoarseLayer(self._viewer, ref)
-
-        def opened(slide: Slide) -> None:
-            coarse.remove()
-            self._opened(slide)
-
-        def failed(ref: SlideRef, error: HyperSTError) -> None:
-            coarse.remove()
-            self._not_opened(ref, error)
-
-        self._count_opening(1)
-        open_in_thread(ref, coarse.show, opened, failed)
+        self._openings.open(ref)
 
     def open_sample(self) -> Path:
         """Open the packaged slide, and return where it is."""
@@ -153,37 +144,12 @@ class Session:
             del self.entries[entry.key]
             raise
         self.activate(entry.key)
-        entry.stored = stored_predictions(slide, _warn)
-        if entry.stored:
-            self.show_stored(entry, next(reversed(entry.stored)))
+        show_last_stored(self, entry)
         return entry
 
     def show_stored(self, entry: Entry, name: str) -> None:
-        """Show another of the predictions that a slide's store holds; which there are is told.
-
-        Parameters
-        ----------
-        entry
-            The slide.
-        name
-            One of ``entry.stored``.
-
-        Raises
-        ------
-        HyperSTError
-            If it is none of them.
-        """
-        if name not in entry.stored:
-            raise HyperSTError(f"there is no prediction {name!r}", where=entry.slide.path, do="choose one of the list")
-        try:
-            self.set_prediction(entry.key, entry.stored[name], name)
-        except Exception as error:  # the table is anybody's, and may be odd in ways that nobody foresaw
-            self.forget_prediction(entry.key)
-            _warn(f"{entry.slide.path}: the prediction {name} cannot be shown ({plain(str(error), 200)})")
-            return
-        if len(entry.stored) > 1:
-            _tell(f"{entry.slide.path.name} holds {len(entry.stored)} predictions, {', '.join(entry.stored)}: {name} "
-                  "is shown")  # fmt: skip
+        """Show another of the predictions that a slide's store holds, as ``stored.show_stored`` does."""
+        show_stored(self, entry, name)
 
     def register(self, slide: Slide) -> tuple[Entry, list[LayerData]]:
         """Take a slide in, and return its layers for somebody else to add."""
@@ -242,7 +208,13 @@ class Session:
         return entry.ref
 
     def set_prediction(
-        self, key: str, table: AnnData, name: str, result: Path | None = None, slide: Slide | None = None
+        self,
+        key: str,
+        table: AnnData,
+        name: str,
+        result: Path | None = None,
+        slide: Slide | None = None,
+        genes: Genes | None = None,
     ) -> None:
         """Take a prediction in, and show it.
 
@@ -256,13 +228,15 @@ class Session:
             The file that it was read from.
         slide
             The slide as it was when it was predicted; as it is now if not told.
+        genes
+            What is known of its genes, where that was found out in a thread.
         """
         entry = self.entries.get(key)
         if entry is None:
             return
-        if entry.table is not None and is_filling(entry.table) and self.gene == first_gene(entry.table):
+        if entry.table is not None and is_filling(entry.table) and self.gene == entry.genes.first:
             self.gene = None  # nobody chose it
-        hold(entry, table, name, result, slide)
+        hold(entry, table, name, result, slide, genes)
         if key != self._active:
             self.activate(key)
         self._keep_shown_possible()
@@ -275,7 +249,7 @@ class Session:
         """Show what is there of a prediction that is being made, now that so many spots are done."""
         entry = self.entries.get(key)
         if entry is not None:
-            entry.filled = spots
+            fill(entry, spots)
             self.overlays.refresh(entry)
             self.overlays.caption()
 
@@ -336,20 +310,13 @@ class Session:
 
     def show_footprints(self, shown: bool) -> None:
         """Outline the spot and niche tiles of the active slide at their true size, or no longer."""
-        entry = self.active
-        if entry is None or shown == self.footprints:
-            return
-        layer = footprint_layer(self.viewer, entry.key)
-        if layer is not None:
-            self.viewer.layers.remove(layer)
-            return
-        self.overlays.outline(entry)
-        self.slides_changed.emit()
+        if self.active is not None and shown != self.footprints:
+            self.overlays.outline(self.active, shown)
+            self.slides_changed.emit()
 
     def outline_anew(self, entry: Entry) -> None:
         """Let the outlines of a slide's tiles, where they are shown, follow its spots and its prediction."""
-        if footprint_layer(self.viewer, entry.key) is not None:
-            self.overlays.outline(entry)
+        self.overlays.outline(entry, footprint_layer(self.viewer, entry.key) is not None)
 
     def refresh(self, *_: object) -> None:
         """Colour what is visible anew, if the preferences ask for other colours."""
@@ -358,33 +325,13 @@ class Session:
 
     # -- within
 
-    def _opened(self, slide: Slide) -> None:
-        try:
-            if self._viewer() is not None:
-                self.add(slide)
-        finally:
-            self._count_opening(-1)
-
-    def _not_opened(self, ref: SlideRef, error: HyperSTError) -> None:
-        from napari.utils.notifications import show_error
-
-        self._count_opening(-1)
-        if isinstance(error, ScaleError) and len(self.scale_asked):
-            self.scale_asked.emit(ref)
-        else:
-            show_error(unmarked(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error)))
-
-    def _count_opening(self, change: int) -> None:
-        self._opening += change
-        self.opening_changed.emit(self._opening)
-
     def _keep_shown_possible(self) -> None:
         """Choose gene and map anew where the active slide does not have them."""
         entry = self.active
         if entry is None or entry.table is None:
             return
         if self.gene not in entry.table.var_names:
-            self.gene = first_gene(entry.table)
+            self.gene = entry.genes.first
         self._find_genes(entry)
         if entry.map(self.map) is None:
             self.map = "predicted"
@@ -395,15 +342,6 @@ class Session:
         if not found:
             self.markers = None
         self.genes = found or (() if self.gene is None else (self.gene,))
-
-    def _on_removing(self, event: Any) -> None:
-        """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
-
-        Its version 0.7 raises when a layer is removed that was renamed, or there before its widgets were.
-        """
-        layer = self.viewer.layers[event.index]
-        if ours(layer):
-            layer.metadata.pop("name", None)
 
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""
@@ -456,15 +394,3 @@ def show_slide(viewer: ViewerModel, slide: Slide) -> Entry:
 def session_with(key: str) -> Session | None:
     """Return the session of the viewer, whichever it is, in which a slide is open."""
     return next((session for session in _SESSIONS.values() if key in session.entries), None)
-
-
-def _tell(message: str) -> None:
-    from napari.utils.notifications import show_info
-
-    show_info(message)
-
-
-def _warn(message: str) -> None:
-    from napari.utils.notifications import show_warning
-
-    show_warning(unmarked(message))

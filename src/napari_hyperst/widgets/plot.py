@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QShowEvent
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 FONT_PT = 8.5
 _LEAST_HEIGHT = 180
 _DPI = 96
+#: How long the event loop has for other things after a step of a plot.
+_MOMENT_S = 0.01
 _LOADED: list[bool] = []
 
 
@@ -27,7 +31,8 @@ class Plot(QWidget):
     """A matplotlib figure with one pair of axes, or words where there is nothing to draw.
 
     matplotlib is imported in a thread when the first plot is seen, as that takes longer than a window may be still.
-    What is asked for is drawn once when the event loop is free, and only while it is seen.
+    What is asked for is drawn once when the event loop is free, and only while it is seen: in two steps, of which no
+    plot takes one before the loop has had a moment since another plot's, or four plots together would hold it up.
 
     Parameters
     ----------
@@ -37,10 +42,13 @@ class Plot(QWidget):
         Qt parent.
     """
 
+    _free_at: ClassVar[float] = 0.0
+
     def __init__(self, viewer: ViewerModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._stale = True
+        self._painted = False
         self.figure: Figure | None = None
         self.canvas: Any = None
         self.hint = QLabel()
@@ -52,7 +60,7 @@ class Plot(QWidget):
         self._stack.addWidget(self.hint)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._draw)
+        self._timer.timeout.connect(self._step)
         self.setMinimumHeight(_LEAST_HEIGHT)
         hear(self, (viewer.events.theme, self.draw_soon))
 
@@ -83,7 +91,24 @@ class Plot(QWidget):
 
     # -- within
 
-    def _draw(self, *_: object) -> None:
+    def _step(self, *_: object) -> None:
+        """Take the next step, or wait until the event loop has had its moment."""
+        wait = Plot._free_at - time.monotonic()
+        if wait > 0:
+            self._timer.start(math.ceil(1000 * wait))
+            return
+        if self._stale:
+            self._draw()
+        elif self._painted and self.isVisible():
+            self._painted = False
+            self.canvas.draw()
+        if self._painted:
+            self._timer.start(0)
+        Plot._free_at = time.monotonic() + _MOMENT_S
+
+    def _draw(self) -> None:
+        """Lay out the figure, for the next step to draw, or say why there is none."""
+        self._painted = False
         if not self.isVisible():
             return
         missing = self.missing()
@@ -109,7 +134,7 @@ class Plot(QWidget):
         self.paint(axes, colours)
         self._stale = False
         self._stack.setCurrentWidget(self.canvas)
-        self.canvas.draw_idle()
+        self._painted = True
 
     def _make_canvas(self) -> None:
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
@@ -138,7 +163,7 @@ def _load(plot: Plot) -> None:
     from napari.qt.threading import create_worker
 
     worker = create_worker(_import)
-    worker.returned.connect(plot._draw)
+    worker.returned.connect(plot._step)
     worker.start()
 
 

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import IMAGE_SUFFIXES
+from napari_hyperst.viewer import stored
 from napari_hyperst.viewer.footprints import describe_footprints
 from napari_hyperst.viewer.tissue import MAX_LIVE
 from napari_hyperst.widgets.panel import Panel, show_error
@@ -42,7 +43,7 @@ _EDIT_MANY = "Paint or erase in the tissue layer: these many spots follow when g
 class SlidePanel(Panel):
     """A picker of the slides that are open, two ways to open one, and what the one that is chosen is.
 
-    A box outlines the tiles that a model looks at.
+    Where the slide has several predictions, one can be chosen. A box outlines the tiles that a model looks at.
 
     Parameters
     ----------
@@ -66,6 +67,14 @@ class SlidePanel(Panel):
         self.status = QLabel()
         self.status.setTextFormat(Qt.TextFormat.PlainText)
         self.status.setWordWrap(True)
+        self.stored = QComboBox()
+        self.stored.setToolTip(
+            "Which of this slide's predictions is shown: its store may hold several, by their tables"
+        )
+        self.predictions = QWidget()
+        form = QFormLayout(self.predictions)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Prediction", self.stored)
         self.footprints = QCheckBox()
         self.footprints.setToolTip("Outline on the slide what a model looks at around each spot")
         self.pitch = QDoubleSpinBox()
@@ -86,9 +95,10 @@ class SlidePanel(Panel):
         row.addWidget(self.open)
         row.addWidget(self.open_image)
         row.addWidget(self.sample)
-        for widget in (self.status, row, self.footprints, self.laid):
+        for widget in (self.status, row, self.predictions, self.footprints, self.laid):
             self.column.addLayout(widget) if widget is row else self.column.addWidget(widget)
         self.slides.activated.connect(lambda row: session.activate(self.slides.itemText(row)))
+        self.stored.activated.connect(self._on_stored)
         self.open.clicked.connect(self._on_open)
         self.open_image.clicked.connect(self._on_open_image)
         self.sample.clicked.connect(lambda: session.open_sample())
@@ -108,6 +118,12 @@ class SlidePanel(Panel):
         if active is not None:
             self.slides.setCurrentText(active.key)
         self.slides.setEnabled(bool(session.entries))
+        choices = () if active is None else stored.choices(active)
+        self.stored.clear()
+        self.stored.addItems(choices)
+        if active is not None:
+            self.stored.setCurrentText(stored.shown_of(active))
+        self.predictions.setVisible(len(choices) > 1)
         self.footprints.setVisible(active is not None)
         self.footprints.setChecked(session.footprints)
         if active is not None:
@@ -125,6 +141,10 @@ class SlidePanel(Panel):
         else:
             self.status.setText(_NOTHING if active is None else describe(active))
         self.say_state("Opening a slide…" if session.opening else "Open one to begin" if active is None else active.key)
+
+    def _on_stored(self, row: int) -> None:
+        if self.session.active is not None:
+            self.session.show_stored(self.session.active, self.stored.itemText(row))
 
     def _on_open(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder of a slide")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from napari_hyperst.nouns.tasks import ExportTask, PredictTask
 from napari_hyperst.slides.outputs.formats import output_format
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.filling import filling_table, is_filling
+from napari_hyperst.viewer.results import Result, read_in_thread
 from napari_hyperst.widgets.panel import show_error, show_warning
 from napari_hyperst.widgets.process import Child, result_of
 
@@ -61,6 +63,7 @@ class Work(QObject):
         self._filling: str | None = None
         self._filled_next = 0.0
         self._activity: progress | None = None
+        self._reading: Job | None = None
         child.told.connect(self._on_told)
         child.ended.connect(self._on_ended)
         child.broken.connect(self._on_broken)
@@ -68,7 +71,7 @@ class Work(QObject):
     @property
     def busy(self) -> str:
         """Why nothing can be begun now; empty where it can."""
-        return "" if self.child.job is None else "wait until what is at work is done"
+        return "" if self.child.job is None and self._reading is None else "wait until what is at work is done"
 
     def predict(self, checkpoint: str, device: str) -> None:
         """Predict the active slide's genes.
@@ -134,10 +137,15 @@ class Work(QObject):
 
     def stop(self) -> None:
         """Stop what is at work; within a second it has."""
-        self.child.stop()
+        if self._reading is None:
+            self.child.stop()
+        else:
+            self._reading = None
+            self._rest("Stopped.")
 
     def close(self) -> None:
         """End the process and take away the folders of its jobs."""
+        self._reading = None
         self.child.close()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -202,9 +210,10 @@ class Work(QObject):
 
     def _on_ended(self, job: Job, event: Event) -> None:
         key, slide = self._slide_of.pop(job.folder)
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
+        if event.kind == "done" and isinstance(job.task, PredictTask):
+            self._reading = job
+            read_in_thread(result_of(job, event), slide, partial(self._on_read, job, key, event))
+            return
         message = "Stopped." if event.kind == "stopped" else ""
         if event.kind == "error":
             message = str(event.content["message"])
@@ -212,33 +221,47 @@ class Work(QObject):
         elif event.kind == "done" and isinstance(job.task, ExportTask):
             message = f"Written: {event.content['store']}"
             self.written.emit(str(event.content["store"]))
-        elif event.kind == "done":
-            content = event.content
-            seconds = float(content["seconds"])
-            message = f"{content['genes']} genes predicted at {content['spots']:,} spots in {seconds:.0f} s."
-            try:
-                self.take_in(key, slide, result_of(job, event), str(content["table"]))
-            except Exception as error:  # whatever it is, the workbench goes on
-                message = f"the prediction cannot be shown ({type(error).__name__}: {error})"
-                show_error(message)
-        self._end_filling()  # of what was stopped, or cannot be shown
-        self.rested.emit(message)
-        self.changed.emit()
+        self._rest(message)
 
-    def take_in(self, key: str, slide: Slide, result: Path, table: str) -> None:
-        """Read a prediction and show it, if its slide is still open.
+    def _on_read(self, job: Job, key: str, event: Event, read: Result | str) -> None:
+        """Show what was predicted, unless it was stopped meanwhile."""
+        if self._reading is not job:
+            return
+        self._reading = None
+        told = event.content
+        seconds = float(told["seconds"])
+        message = f"{told['genes']} genes predicted at {told['spots']:,} spots in {seconds:.0f} s."
+        why = read if isinstance(read, str) else ""
+        if isinstance(read, Result):
+            try:
+                self.take_in(key, read, str(told["table"]))
+            except Exception as error:  # whatever it is, the workbench goes on
+                why = f"{type(error).__name__}: {error}"
+        if why:
+            message = f"the prediction cannot be shown ({why})"
+            show_error(message)
+        self._rest(message)
+
+    def take_in(self, key: str, read: Result, table: str) -> None:
+        """Show a prediction, if its slide is still open.
 
         Parameters
         ----------
-        key, slide
-            Which slide, and as it was when it was predicted.
-        result, table
-            The file with the table, and what it is called in a store.
+        key
+            Which slide.
+        read, table
+            The prediction, and what its table is called in a store.
         """
-        from anndata import read_h5ad
+        self.session.set_prediction(key, read.table, table, read.path, read.slide, read.genes)
 
-        if key in self.session.entries:
-            self.session.set_prediction(key, read_h5ad(result), table, result, slide)
+    def _rest(self, message: str) -> None:
+        """Say that it is over, and what there is to be said of it."""
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+        self._end_filling()  # of what was stopped, or cannot be shown
+        self.rested.emit(message)
+        self.changed.emit()
 
     def _on_broken(self, message: str) -> None:
         self.rested.emit("The process that predicts could not be started.")
