@@ -76,10 +76,11 @@ class Helper(QObject):
             self._submit(task)
 
     def rest(self) -> None:
-        """End the child, so that its memory is free; it is started again when it is needed."""
+        """End the child, so that its memory is free, unless it is at work on more than a plan."""
         self._next = None
-        if self._child is not None and self._given is None:
-            self._child.close()
+        child = self._child
+        if child is not None and self._given is None and (child.job is None or isinstance(child.job.task, PlanTask)):
+            child.leave()  # it may be in the middle of an import
             self._child = None
             self._tidy()
 
