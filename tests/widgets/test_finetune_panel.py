@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_hyperst.jobs import runs
 from napari_hyperst.jobs.job import Job
+from napari_hyperst.nouns.slide_ref import SlideRef
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.slides import open_slide
 from napari_hyperst.viewer.session import session_of
@@ -168,7 +169,7 @@ def test_a_pasted_list_is_shown_with_what_is_missing_and_trained_without(qtbot: 
     setup.genes.text.setPlainText('FASN, "ACTB"; NOGENE\nFASN')
     qtbot.waitUntil(lambda: setup.plan is not None, timeout=20_000)
     assert setup.genes.summary.text().startswith("2 genes: FASN, ACTB")
-    assert "lacks 1 (NOGENE): left out of the panel" in setup.genes.summary.text()
+    assert "1 left out, not measured on corner: NOGENE." in setup.genes.summary.text()
     assert "NOGENE" in setup.genes.all.toPlainText()
     config = setup.config()
     assert config.gene_list == ("FASN", "ACTB")
@@ -191,8 +192,9 @@ def test_settings_under_advanced_reach_the_run_and_a_wrong_one_is_told(qtbot: An
     assert config.method.alignment.entailment_scale == 0.25
     assert config.init_from == "her2st-dinov2s"
     form.fields["learning_rate"].value = "fast"
-    qtbot.waitUntil(lambda: not ready.setup.button.isEnabled(), timeout=20_000)
-    assert "learning_rate: Input should be a valid number" in ready.setup.estimate.text()
+    told = "learning_rate: Input should be a valid number"
+    qtbot.waitUntil(lambda: told in ready.setup.estimate.text(), timeout=20_000)
+    assert not ready.setup.button.isEnabled()
 
 
 def test_a_plan_that_fails_is_told(qtbot: Any, ready: FinetunePanel) -> None:
@@ -217,7 +219,7 @@ def test_a_run_is_started_paused_resumed_and_stopped_with_the_mouse(
     qtbot.waitUntil(lambda: len(page.curves.plots[0].axes.lines) >= 2, timeout=20_000)
     assert "tiles/s" in page.detail.text()
     assert "left" in page.detail.text()
-    assert ready.state.startswith("Training: epoch")
+    assert page.title.text().startswith("Training: epoch")
     click(qtbot, page.pause)
     until(qtbot, ready, "paused")
     step = run.progress.step
@@ -378,12 +380,38 @@ def test_a_folder_that_is_no_run_is_refused(
     assert panel.run is None
 
 
-def test_slides_without_counts_or_with_options_of_their_own_cannot_be_trained_on(
+def test_slides_opened_in_a_way_of_the_users_are_trained_on_as_they_were_opened(
     qtbot: Any, panel: FinetunePanel, section: Path
 ) -> None:
     panel.session.add(open_slide(section, mpp=0.7))
+    slides = panel.setup.slides
+    assert slides.training == [section]
+    config = panel.setup.config()
+    assert config.ref(section) == SlideRef(path=section, mpp=0.7)
+    slides.set_use(section, LEAVE)
+    assert slides.opened == []
+
+
+def test_slides_without_counts_cannot_be_trained_on(panel: FinetunePanel, section: Path) -> None:
+    panel.session.add(open_slide(section / "he.png", mpp=0.7))
     assert panel.setup.slides.training == []
-    assert "opened with mpp of your own" in panel.setup.slides.table.item(0, 0).toolTip()
+    assert panel.setup.slides.table.item(0, 0).toolTip().endswith(": it has no counts")
+
+
+def test_slides_are_split_by_the_patients_that_tables_tell_until_the_user_chooses(
+    panel: FinetunePanel, tmp_path: Path
+) -> None:
+    slides = panel.setup.slides
+    a, b, c = (tmp_path / name for name in "abc")
+    slides.add_folders([a, b, c])
+    assert (slides.training, slides.validation) == ([a, c], [b])
+    assert "two patients at least" in slides.split.toolTip()
+    slides.set_patients({str(a): "X", str(b): "X", str(c): "Y"})
+    assert (slides.training, slides.validation) == ([a, b], [c])
+    slides.set_use(b, VALIDATE)
+    slides.set_patients({str(a): "X", str(b): "X", str(c): "Y"})
+    assert (slides.training, slides.validation) == ([a], [b, c])
+    assert "Sections of X are in both" in slides.note.text()
 
 
 def test_curves_take_the_colours_of_the_theme(qtbot: Any, ready: FinetunePanel, viewer: Any) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import (
@@ -27,7 +27,7 @@ from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
 from napari_hyperst.nouns.snapshot import ValidationSnapshot
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
-from napari_hyperst.viewer.training_map import hide_validation, show_validation
+from napari_hyperst.viewer.training_map import hide_validation, show_over_its_slide, show_validation
 from napari_hyperst.widgets.patience import Patience
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.tall import Tall, scrolling
@@ -52,34 +52,25 @@ _STOP_MS, _CANCEL_MS = (60_000, 70_000), (3_000, 5_000)
 class FinetunePanel(QWidget):
     """Fine-tune a model on slides, watch it, and use what it has become.
 
-    It can stand alone in a dock.
-
     Parameters
     ----------
     session
         What the viewer shows.
     child
         The process that makes plans and writes checkpoints to share; its own, unless a test gives another.
-    scrolls
-        Whether it scrolls by itself, as alone in a dock; not within what does.
     """
 
-    #: What its section of the workbench is headed, and whether it takes the height that others leave.
-    title: ClassVar[str] = "Fine-tune"
-    grows: ClassVar[bool] = False
     #: The user wants the active slide predicted with this checkpoint, by its folder.
     predict_asked = Signal(str)
-    #: Its state in a line is another.
-    state_changed = Signal(str)
 
-    def __init__(self, session: Session, child: Child | None = None, *, scrolls: bool = True) -> None:
+    def __init__(self, session: Session, child: Child | None = None) -> None:
         super().__init__()
         self.session = session
-        self.state = ""
         self.run: RunFollower | None = None
         self._asked = ""
         self._drawn = 0.0
         self._map_of: tuple[int, str] | None = None
+        self._over: str | None = None
         self._elsewhere: list[Path] = []
         self._docked = False
         self._links: list[tuple[Any, Callable[..., Any]]] = []
@@ -105,7 +96,9 @@ class FinetunePanel(QWidget):
         column.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(scrolling(inside) if scrolls else inside)
+        whole.setSpacing(4)
+        whole.addWidget(scrolling(inside), 1)
+        whole.addWidget(self.setup.footer)
         self.setMinimumWidth(320)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
@@ -136,7 +129,7 @@ class FinetunePanel(QWidget):
         self._timer.stop()
         self._show_page(self.setup)
         self.runs.setCurrentIndex(0)
-        self._say("")
+        self.setup.ask_again()
 
     def open_run(self, folder: Path) -> None:
         """Follow a run, at work or not.
@@ -233,6 +226,7 @@ class FinetunePanel(QWidget):
 
     def _show_page(self, page: QWidget) -> None:
         self.setup.setVisible(page is self.setup)
+        self.setup.footer.setVisible(page is self.setup)
         self.page.setVisible(page is self.page)
 
     def _poll(self) -> None:
@@ -263,7 +257,6 @@ class FinetunePanel(QWidget):
             self.list_runs()
         pace = _CATCH_UP_MS if new and not told.live else _LIVE_MS if told.live or run.alive else _IDLE_MS
         self._timer.start(pace)
-        self._say(self.page.title.text())
 
     def _ask(self, request: str) -> None:
         if self.run is None:
@@ -329,8 +322,10 @@ class FinetunePanel(QWidget):
             snapshot = ValidationSnapshot.read(run.job.folder)
             self.page.set_genes(sorted(snapshot.genes.tolist()))
             gene = self.page.gene.currentText()
-            live, folder = run.progress.live, run.job.folder
-            if gene in snapshot.genes and show_validation(self.session, snapshot, gene, folder, may_open=live):
+            task, to_open = run.job.task, None
+            if isinstance(task, TrainTask) and run.progress.live:
+                to_open = task.config.ref(Path(snapshot.slides[0]))
+            if gene in snapshot.genes and show_validation(self.session, snapshot, gene, run.job.folder, to_open):
                 self._map_of = (run.progress.snapshot, gene)
 
     def _on_plan_asked(self) -> None:
@@ -350,6 +345,10 @@ class FinetunePanel(QWidget):
         self.setup.form.show_devices({kind: ("" if why else "found", why) for kind, why in reasons.items()})
 
     def _on_slides(self) -> None:
+        active = None if self.session.active is None else self.session.active.key
+        if active != self._over:
+            self._over = active
+            show_over_its_slide(self.session)
         self.setup.slides.follow(self.session)
         self._show_map()
 
@@ -374,11 +373,6 @@ class FinetunePanel(QWidget):
         except HyperSTError as error:
             self._error(str(error))
             self.list_runs()
-
-    def _say(self, line: str) -> None:
-        if line != self.state:
-            self.state = line
-            self.state_changed.emit(line)
 
     def _error(self, message: str) -> None:
         from napari.utils.notifications import show_error

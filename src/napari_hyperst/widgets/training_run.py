@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "new": "This run was never started",
-    "starting": "Starting: importing PyTorch…",
     "paused": "Paused",
     "done": "Done",
     "stopped": "Stopped",
     "failed": "It ended with an error",
     "crashed": "The trainer crashed",
 }
+_STARTING = "Starting: importing PyTorch…"
+_SILENT = "It said nothing, as a process does not that is killed where memory has run out. "
 _MEND = (
     "napari and your data are untouched, and what was saved last is kept. Resume goes on from there. If it crashes "
-    "again: memory may have run out (start a new run with a smaller batch, or on the CPU)."
+    "again: memory may have run out (start a new run with a smaller micro batch, or on the CPU)."
 )
 _SLOW_TO_STOP = (
     "Stopping, once the piece of a batch at work is over. Stop now ends it at once; what was saved last is kept."
@@ -169,13 +170,13 @@ class TrainingRun(QWidget):
         if asked == "stop" and live:
             notes = [_SLOW_TO_STOP]
         elif told.state == "crashed":
-            notes = [_MEND]
+            notes = [_MEND if told.what else _SILENT + _MEND]
         elif told.state == "failed":
             notes = [told.what]
         self.note.setText("\n".join(notes))
         self.note.setVisible(bool(notes))
-        self.lines.setPlainText(told.what or "It printed nothing.")
-        self.lines.setVisible(told.state == "crashed")
+        self.lines.setPlainText(told.what)
+        self.lines.setVisible(told.state == "crashed" and bool(told.what))
         self.pause.setVisible(live and told.state != "paused")
         self.pause.setEnabled(told.state in ("training", "preparing") and not asked)
         self.resume.setVisible(told.state in ("paused", "new", "stopped", "failed", "crashed"))
@@ -211,8 +212,12 @@ def _title(run: RunFollower, asked: str) -> str:
         return {"pause": "Pausing…", "stop": "Stopping…", "cancel": "Throwing it away…"}[asked]
     if told.state == "preparing":
         return f"Encoding {told.what}: {told.done:,} of {told.total:,}" if told.total else "Opening slides and encoder…"
+    if told.state == "training" and told.epoch >= told.epochs:
+        return "Trained: measuring, writing the model card…"
     if told.state == "training":
         return f"Training: epoch {min(told.epoch + 1, told.epochs)} of {told.epochs}"
+    if told.state == "starting":
+        return f"Going on after epoch {told.epoch}: importing PyTorch…" if told.epoch else _STARTING
     title = _TITLES[told.state]
     if told.state == "done":
         return f"{title}: epoch {told.best_epoch} of {told.epoch} is kept"
