@@ -83,6 +83,12 @@ def is_run(folder: Path) -> bool:
         return False
 
 
+def best_of(job: Job) -> Path | None:
+    """Return the folder of the checkpoint that a run keeps, if there is one yet."""
+    folder = job.folder / BEST
+    return folder if (folder / "card.json").is_file() else None
+
+
 class RunFollower:
     """A training run, followed by its events, whoever started its process.
 
@@ -175,5 +181,4 @@ class RunFollower:
 
     def best(self) -> Path | None:
         """Return the folder of the checkpoint that is kept, if there is one yet."""
-        folder = self.job.folder / BEST
-        return folder if (folder / "card.json").is_file() else None
+        return best_of(self.job)

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGroupBox, QLabe
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.jobs.progress import duration
-from napari_hyperst.jobs.runs import BEST, list_runs, new_run_folder
+from napari_hyperst.jobs.runs import best_of, list_runs, new_run_folder
 from napari_hyperst.nouns.bundled import bundled_checkpoints
 from napari_hyperst.nouns.plan import TrainingPlan
 from napari_hyperst.nouns.tasks import PlanTask, TrainTask
@@ -101,7 +101,8 @@ class TrainingSetup(QWidget):
     def list_checkpoints(self) -> None:
         """List what a run can start from: the bundled checkpoints, those of runs, and those that were chosen."""
         found = [(name, name) for name in bundled_checkpoints()]
-        found += [(f"{job.folder.name} (run)", str(job.folder / BEST)) for job in list_runs() if _has_best(job)]
+        runs = [(job.folder.name, best_of(job)) for job in list_runs()]
+        found += [(f"{name} (run)", str(best)) for name, best in runs if best is not None]
         found += [(folder.name, str(folder)) for folder in self._folders]
         now = self.start_from.currentData()
         self.start_from.clear()
@@ -241,10 +242,6 @@ def describe_plan(plan: TrainingPlan, epochs: int) -> str:
         f"{plan.memory_gib:.1f} GiB of memory, {plan.memory_free_gib:.1f} are free{disk}.{tight}\n"
         f"({plan.basis[:1].upper()}{plan.basis[1:]}.)"
     )
-
-
-def _has_best(job: Job) -> bool:
-    return (job.folder / BEST / "card.json").is_file()
 
 
 def _box(title: str, inside: QWidget) -> QGroupBox:
