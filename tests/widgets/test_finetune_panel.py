@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,23 +18,25 @@ import numpy as np
 import psutil
 import pytest
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_hyperst.jobs import runs
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.nouns.slide_ref import SlideRef
 from napari_hyperst.nouns.tasks import TrainTask
+from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import open_slide
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.viewer.training_map import TRAINING
-from napari_hyperst.widgets import finetune_panel, training_pages, training_results
+from napari_hyperst.widgets import finetune_panel, training_help, training_pages, training_results
 from napari_hyperst.widgets.finetune_panel import FinetunePanel
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.training_slides import LEAVE, TRAIN, VALIDATE
+from napari_hyperst.widgets.workbench import Workbench
 
 Make = Callable[..., Any]
-TRAINER = Path(__file__).with_name("scripted_trainer.py")
+TRAINER, SCRIPT = (Path(__file__).with_name(name) for name in ("scripted_trainer.py", "scripted_child.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -412,6 +416,117 @@ def test_slides_are_split_by_the_patients_that_tables_tell_until_the_user_choose
     slides.set_patients({str(a): "X", str(b): "X", str(c): "Y"})
     assert (slides.training, slides.validation) == ([a], [b, c])
     assert "Sections of X are in both" in slides.note.text()
+
+
+def test_a_start_does_not_wait_for_a_planner_that_does_not_hear(
+    qtbot: Any, viewer: Any, section: Path, monkeypatch: pytest.MonkeyPatch, table_file: Path
+) -> None:
+    words = f"sys.argv[1:] = [{str(table_file)!r}]; runpy.run_path({str(SCRIPT)!r})"
+    deaf = f"import runpy, sys, time; {words}; time.sleep(600)"
+    monkeypatch.setattr(training_help, "Child", lambda: Child(["-c", deaf]))
+    panel = FinetunePanel(session_of(viewer))
+    viewer.window.add_dock_widget(panel, name="Fine-tune")
+    panel.session.add(open_slide(section))
+    qtbot.waitUntil(lambda: panel.setup.plan is not None, timeout=20_000)
+    child = panel.helper._child
+    assert child is not None
+    pid = child.pid
+    click(qtbot, panel.setup.button)
+    assert panel.run is not None
+    assert psutil.Process(pid).is_running()  # nobody has waited for its end
+    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=20_000)
+    panel.let_go()
+
+
+def test_the_window_is_not_held_up_by_a_plan_a_start_and_a_run(qtbot: Any, ready: FinetunePanel, section: Path) -> None:
+    last, busy = [time.thread_time()], []
+
+    def tick() -> None:
+        busy.append(time.thread_time() - last[0])
+        last[0] = time.thread_time()
+
+    timer = QTimer()
+    timer.timeout.connect(tick)
+    timer.start(10)
+    begin(qtbot, ready)
+    run = ready.run
+    assert run is not None
+    qtbot.waitUntil(lambda: run.progress.epoch >= 4 and ready.page.curves is not None, timeout=20_000)
+    qtbot.wait(500)
+    timer.stop()
+    assert len(busy) > 50
+    assert max(busy) < 0.1
+
+
+def test_the_map_lies_over_its_own_slide_and_hides_with_it(
+    qtbot: Any, ready: FinetunePanel, viewer: Any, section: Path, tmp_path: Path
+) -> None:
+    own = ready.session.active
+    assert own is not None
+    other = ready.session.add(open_slide(Path(shutil.copytree(section, tmp_path / "other"))))
+    ready.setup.slides.set_use(other.ref.path, LEAVE)
+    begin(qtbot, ready)
+    run, mine = ready.run, own.slide
+    assert run is not None
+    (run.job.folder / "spots").write_text(" ".join(mine.spots.ids[:12]))
+    qtbot.waitUntil(lambda: len(maps(viewer)) == 2, timeout=20_000)
+    assert ready.session.active is own
+    assert viewer.layers["corner"].visible
+    assert not viewer.layers["other"].visible
+    beside = maps(viewer)["predicted"].data[:, 1].min()
+    assert beside > mine.spots.centres_px[:, 0].max() + mine.spots.diameter_um / mine.mpp
+    ready.session.activate(other.key)
+    assert not any(layer.visible for layer in maps(viewer).values())
+    ready.session.activate(own.key)
+    assert all(layer.visible for layer in maps(viewer).values())
+
+
+def test_the_workbench_leads_to_fine_tuning_and_back_with_the_new_checkpoint(
+    qtbot: Any, viewer: Any, section: Path, child: Child, other_child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_help, "Child", lambda: other_child)
+    bench = Workbench(viewer, child)
+    viewer.window.add_dock_widget(bench, name="Workbench (HyperST)")
+    bench.session.add(open_slide(section))
+    predict = bench.predict_panel
+    click(qtbot, predict.finetune)
+    panel = viewer.window.dock_widgets["Fine-tune (HyperST)"]
+    click(qtbot, predict.finetune)
+    assert list(viewer.window.dock_widgets).count("Fine-tune (HyperST)") == 1
+    qtbot.waitUntil(lambda: panel.setup.plan is not None, timeout=20_000)
+    begin(qtbot, panel, "short")
+    until(qtbot, panel, "done")
+    best = panel.run.job.folder / "best"
+    assert predict.checkpoint.value == str(best)
+    assert (best.parent.name, str(best)) in predict._checkpoints()
+    bench.parentWidget().hide()
+    click(qtbot, panel.page.workbench)
+    assert list(viewer.window.dock_widgets).count("Workbench (HyperST)") == 1
+    assert not bench.parentWidget().isHidden()
+
+
+def test_a_plan_is_made_for_slides_that_were_opened_while_a_run_was_followed(
+    qtbot: Any, panel: FinetunePanel, section: Path, home: Path
+) -> None:
+    task = TrainTask(config=TrainConfig(slides=(section,), out=home / "runs" / "older"))
+    panel.open_run(Job.create(home / "runs" / "older", task).folder)
+    panel.session.add(open_slide(section))
+    qtbot.wait(700)
+    assert panel.setup.plan is None
+    panel.runs.setCurrentIndex(0)
+    panel.runs.activated.emit(0)
+    assert not panel.setup.button.isEnabled()
+    assert panel.setup.button.toolTip().startswith("Wait until genes")
+    qtbot.waitUntil(panel.setup.button.isEnabled, timeout=20_000)
+
+
+def test_what_the_trainer_warned_of_is_shown(qtbot: Any, ready: FinetunePanel) -> None:
+    begin(qtbot, ready)
+    run = ready.run
+    assert run is not None
+    less = "out of memory; from here on 16 spots at a time, which changes no loss"
+    run.job.log.append("warning", {"message": less})
+    qtbot.waitUntil(lambda: less in ready.page.note.text(), timeout=20_000)
 
 
 def test_curves_take_the_colours_of_the_theme(qtbot: Any, ready: FinetunePanel, viewer: Any) -> None:

@@ -28,6 +28,7 @@ from napari_hyperst.nouns.snapshot import ValidationSnapshot
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.training_map import hide_validation, show_over_its_slide, show_validation
+from napari_hyperst.widgets.docks import WORKBENCH, open_dock
 from napari_hyperst.widgets.patience import Patience
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.tall import Tall, scrolling
@@ -189,6 +190,7 @@ class FinetunePanel(QWidget):
         page.cancel_asked.connect(self._on_cancel)
         self.results.predict_asked.connect(self.predict_asked)
         page.map_asked.connect(self._on_map_asked)
+        page.workbench_asked.connect(lambda: open_dock(self.session.viewer, WORKBENCH))
         for signal, slot in (
             (self.session.slides_changed, self._on_slides),
             (self.session.viewer.events.theme, self._on_theme),
@@ -255,7 +257,10 @@ class FinetunePanel(QWidget):
             self._show_map()
         if before != told.state and not told.live:
             self.list_runs()
-        pace = _CATCH_UP_MS if new and not told.live else _LIVE_MS if told.live or run.alive else _IDLE_MS
+            if before != "new" and (best := run.best()) is not None:
+                self.session.checkpoint_made.emit(best)
+        waits = told.live or run.alive or self.page.curves is None
+        pace = _CATCH_UP_MS if new and not told.live else _LIVE_MS if waits else _IDLE_MS
         self._timer.start(pace)
 
     def _ask(self, request: str) -> None:

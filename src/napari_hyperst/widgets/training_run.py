@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
@@ -32,6 +34,7 @@ _TITLES = {
     "failed": "It ended with an error",
     "crashed": "The trainer crashed",
 }
+_CURVES = "napari_hyperst.widgets.training_curves"
 _STARTING = "Starting: importing PyTorch…"
 _SILENT = "It said nothing, as a process does not that is killed where memory has run out. "
 _MEND = (
@@ -61,12 +64,14 @@ class TrainingRun(QWidget):
     curves_asked = Signal()
     export_asked = Signal()
     push_asked = Signal()
+    workbench_asked = Signal()
     #: The user wants the validation map shown, of another gene, or no longer.
     map_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.curves: TrainingCurves | None = None
+        self._import: Thread | None = None
         self._theme = ("#262930", "#f0f1f2", "#5a626c")
         self.title, self.detail, self.note = QLabel(), QLabel(), QLabel()
         self.title.setStyleSheet("font-weight: bold;")
@@ -87,6 +92,7 @@ class TrainingRun(QWidget):
         self.card = _button("Model card", "What the checkpoint is, what it was made of, how far to trust it")
         self.picture = _button("Curves", "The picture of the whole run")
         self.export = _button("Export…", "Write the checkpoint as a folder to share")
+        self.workbench = _button("Workbench", "Predict other slides with it, look at genes, compare, export")
         self.push = _button("Push to the hub…", "Send the checkpoint to the Hugging Face hub")
         self.shown = QCheckBox("Map")
         self.shown.setChecked(True)
@@ -107,7 +113,8 @@ class TrainingRun(QWidget):
             row.addWidget(button)
         grid = QGridLayout(self.ended)
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.addWidget(self.load, 0, 0, 1, 2)
+        grid.addWidget(self.load, 0, 0)
+        grid.addWidget(self.workbench, 0, 1)
         for number, button in enumerate((self.card, self.picture, self.export, self.push)):
             grid.addWidget(button, 1 + number // 2, number % 2)
         self._column = QVBoxLayout(self)
@@ -121,6 +128,7 @@ class TrainingRun(QWidget):
             (self.pause, self.pause_asked), (self.resume, self.resume_asked), (self.stop, self.stop_asked),
             (self.cancel, self.cancel_asked), (self.load, self.load_asked), (self.card, self.card_asked),
             (self.picture, self.curves_asked), (self.export, self.export_asked), (self.push, self.push_asked),
+            (self.workbench, self.workbench_asked),
         ):  # fmt: skip
             button.clicked.connect(signal)
         self.shown.toggled.connect(lambda _: self.map_asked.emit())
@@ -141,14 +149,23 @@ class TrainingRun(QWidget):
             self.gene.setCurrentIndex(max(0, self.gene.findText(now)))
 
     def draw(self, run: RunFollower, *, only_loss: bool = False) -> None:
-        """Draw the curves of a run anew, or its loss only."""
-        if self.curves is None:  # matplotlib is imported when there is something to draw
+        """Draw the curves of a run anew, or its loss only; ``curves`` is None until that can be done."""
+        if self.curves is None:
+            if not self._imported():
+                return  # at one of the next looks
             from napari_hyperst.widgets.training_curves import TrainingCurves
 
             self.curves = TrainingCurves()
             self.curves.set_theme(*self._theme)
             self._column.addWidget(self.curves)
         self.curves.show_run(run.progress, only_loss=only_loss)
+
+    def _imported(self) -> bool:
+        """Tell whether matplotlib is there: its import takes a second, so a thread does it."""
+        if self._import is None:
+            self._import = Thread(target=import_module, args=(_CURVES,), name="hyperst-import", daemon=True)
+            self._import.start()
+        return not self._import.is_alive()
 
     def show_run(self, run: RunFollower, *, asked: str = "") -> None:
         """Show how a run stands.
