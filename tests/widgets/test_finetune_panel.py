@@ -267,6 +267,10 @@ def test_the_map_is_redrawn_beside_the_measured_one_after_every_epoch(
     qtbot.waitUntil(lambda: layer.name.startswith("FASN predicted, epoch"), timeout=20_000)
     ready.page.shown.setChecked(False)
     assert maps(viewer) == {}
+    ready.page.shown.setChecked(True)
+    assert len(maps(viewer)) == 2
+    viewer.window.remove_dock_widget(ready)
+    assert maps(viewer) == {}
 
 
 def test_a_crash_shows_its_last_lines_and_the_run_goes_on_from_there(qtbot: Any, ready: FinetunePanel) -> None:
@@ -518,6 +522,32 @@ def test_a_plan_is_made_for_slides_that_were_opened_while_a_run_was_followed(
     assert not panel.setup.button.isEnabled()
     assert panel.setup.button.toolTip().startswith("Wait until genes")
     qtbot.waitUntil(panel.setup.button.isEnabled, timeout=20_000)
+
+
+def test_a_new_run_does_not_show_the_curves_of_another(qtbot: Any, ready: FinetunePanel) -> None:
+    begin(qtbot, ready, "short")
+    until(qtbot, ready, "done")
+    qtbot.waitUntil(lambda: ready.page.curves is not None, timeout=20_000)
+    assert ready.page.curves is not None
+    plot = ready.page.curves.plots[-1]
+    qtbot.waitUntil(lambda: bool(plot.axes.lines), timeout=20_000)
+    ready.show_new()
+    begin(qtbot, ready, "silent")
+    qtbot.waitUntil(lambda: [one.get_text() for one in plot.axes.texts] == ["after the first epoch"], timeout=20_000)
+
+
+def test_a_run_that_was_to_be_thrown_away_is_gone_when_the_panel_is_closed_at_once(
+    qtbot: Any, ready: FinetunePanel, trainers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(qtbot, ready, "deaf")
+    run = ready.run
+    assert run is not None
+    qtbot.waitUntil(lambda: run.progress.step > 2, timeout=20_000)
+    monkeypatch.setattr(finetune_panel, "ask_throw_away", lambda *_: True)
+    click(qtbot, ready.page.cancel)
+    ready.let_go()
+    assert trainers[0].wait(10) == -signal.SIGKILL
+    assert not run.job.folder.exists()
 
 
 def test_what_the_trainer_warned_of_is_shown(qtbot: Any, ready: FinetunePanel) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -24,15 +23,14 @@ from qtpy.QtWidgets import (
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
-from napari_hyperst.nouns.snapshot import ValidationSnapshot
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
-from napari_hyperst.viewer.training_map import hide_validation, show_over_its_slide, show_validation
 from napari_hyperst.widgets.docks import WORKBENCH, open_dock
 from napari_hyperst.widgets.patience import Patience
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.tall import Tall, scrolling
 from napari_hyperst.widgets.training_help import Helper
+from napari_hyperst.widgets.training_map_control import TrainingMapControl
 from napari_hyperst.widgets.training_pages import ask_throw_away
 from napari_hyperst.widgets.training_results import TrainingResults
 from napari_hyperst.widgets.training_run import TrainingRun
@@ -70,14 +68,14 @@ class FinetunePanel(QWidget):
         self.run: RunFollower | None = None
         self._asked = ""
         self._drawn = 0.0
-        self._map_of: tuple[int, str] | None = None
-        self._over: str | None = None
         self._elsewhere: list[Path] = []
         self._docked = False
         self._links: list[tuple[Any, Callable[..., Any]]] = []
+        self._doomed: list[RunFollower] = []
         self.helper = Helper(child)
         self.setup = TrainingSetup(preferences.device())
         self.page = TrainingRun()
+        self.map = TrainingMapControl(session, self.page)
         self.results = TrainingResults(self.page, self.helper)
         self.runs = QComboBox()
         self.runs.setToolTip("A new run, or one that there is: also one that goes on since napari was closed")
@@ -168,6 +166,7 @@ class FinetunePanel(QWidget):
             if self.parent() is not None:
                 self._docked = True
             elif self._docked:
+                self.map.take_away(self.run)
                 self.let_go()
                 self.deleteLater()
         return bool(super().event(event))
@@ -189,7 +188,7 @@ class FinetunePanel(QWidget):
         page.stop_asked.connect(self._on_stop)
         page.cancel_asked.connect(self._on_cancel)
         self.results.predict_asked.connect(self.predict_asked)
-        page.map_asked.connect(self._on_map_asked)
+        page.map_asked.connect(lambda: self.map.show_anew(self.run))
         page.workbench_asked.connect(lambda: open_dock(self.session.viewer, WORKBENCH))
         for signal, slot in (
             (self.session.slides_changed, self._on_slides),
@@ -197,7 +196,7 @@ class FinetunePanel(QWidget):
         ):
             signal.connect(slot)
             self._links.append((signal, slot))
-        self._end = partial(_end, self.helper, self._links)
+        self._end = partial(_end, self.helper, self._links, self._doomed)
         self.destroyed.connect(self._end)
         QApplication.instance().aboutToQuit.connect(self._end)
 
@@ -217,13 +216,13 @@ class FinetunePanel(QWidget):
         if isinstance(task, TrainTask) and task.config.gene_list:
             self.page.set_genes(sorted(task.config.gene_list))
         self._show_page(self.page)
+        self.page.draw(run)  # in the place of another run's curves
         self._poll()
 
     def _let_go_of_run(self) -> None:
-        if self.run is not None:
-            hide_validation(self.session.viewer, self.run.job.folder)
+        self.map.take_away(self.run)
         self._patience.end()
-        self.run, self._asked, self._map_of = None, "", None
+        self.run, self._asked = None, ""
         self.results.run = None
 
     def _show_page(self, page: QWidget) -> None:
@@ -254,7 +253,7 @@ class FinetunePanel(QWidget):
             self.page.draw(run, only_loss=True)
             self._drawn = time.monotonic()
         if not new or (told.live and "validation" in kinds):
-            self._show_map()
+            self.map.show(run)
         if before != told.state and not told.live:
             self.list_runs()
             if before != "new" and (best := run.best()) is not None:
@@ -299,39 +298,17 @@ class FinetunePanel(QWidget):
             return
         self._ask("stop")
         self._asked = "cancel"
+        self._doomed.append(self.run)
         self._patience.begin(self.run, _CANCEL_MS)
         self._poll()
 
     def _throw_away(self, run: RunFollower) -> None:
         folder = run.job.folder
         self.show_new()
+        self._doomed.clear()
         shutil.rmtree(folder, ignore_errors=True)
         self._elsewhere = [one for one in self._elsewhere if one != folder]
         self.list_runs()
-
-    def _on_map_asked(self) -> None:
-        self._map_of = None
-        if self.run is not None and not self.page.shown.isChecked():
-            hide_validation(self.session.viewer, self.run.job.folder)
-        self._show_map()
-
-    def _show_map(self) -> None:
-        """Show the validation map of the last epoch, of the gene that is chosen."""
-        run = self.run
-        if run is None or run.progress.snapshot == 0 or not self.page.shown.isChecked():
-            return
-        wanted = (run.progress.snapshot, self.page.gene.currentText())
-        if wanted == self._map_of:
-            return
-        with contextlib.suppress(HyperSTError):  # it is being replaced, or was deleted by hand
-            snapshot = ValidationSnapshot.read(run.job.folder)
-            self.page.set_genes(sorted(snapshot.genes.tolist()))
-            gene = self.page.gene.currentText()
-            task, to_open = run.job.task, None
-            if isinstance(task, TrainTask) and run.progress.live:
-                to_open = task.config.ref(Path(snapshot.slides[0]))
-            if gene in snapshot.genes and show_validation(self.session, snapshot, gene, run.job.folder, to_open):
-                self._map_of = (run.progress.snapshot, gene)
 
     def _on_plan_asked(self) -> None:
         task = self.setup.task()
@@ -350,12 +327,8 @@ class FinetunePanel(QWidget):
         self.setup.form.show_devices({kind: ("" if why else "found", why) for kind, why in reasons.items()})
 
     def _on_slides(self) -> None:
-        active = None if self.session.active is None else self.session.active.key
-        if active != self._over:
-            self._over = active
-            show_over_its_slide(self.session)
+        self.map.on_slides(self.run)
         self.setup.slides.follow(self.session)
-        self._show_map()
 
     def _on_theme(self, *_: object) -> None:
         from napari.utils.theme import get_theme
@@ -385,9 +358,13 @@ class FinetunePanel(QWidget):
         show_error(message)
 
 
-def _end(helper: Helper, links: list[tuple[Any, Callable[..., Any]]], *_: object) -> None:
-    """Let go of what outlives the widget."""
+def _end(helper: Helper, links: list[tuple[Any, Callable[..., Any]]], doomed: list[RunFollower], *_: object) -> None:
+    """Let go of what outlives the widget, and end what was to be thrown away."""
     for signal, slot in links:
         signal.disconnect(slot)
     links.clear()  # they hold the widget
+    for run in doomed:
+        run.end(kill=True)
+        shutil.rmtree(run.job.folder, ignore_errors=True)
+    doomed.clear()
     helper.close()

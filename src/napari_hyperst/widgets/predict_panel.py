@@ -99,8 +99,11 @@ class PredictPanel(Panel):
         """Add the folder of a checkpoint, and choose it."""
         if str(folder) not in self._folders:
             self._folders.append(str(folder))
-        self.checkpoint.reset_choices()
+        with self.checkpoint.changed.blocked():
+            self.checkpoint.choices = ()  # what is new would come last, after the choice of another folder
+            self.checkpoint.choices = self._checkpoints
         self.checkpoint.value = str(folder)
+        self._last = str(folder)
 
     def allow(self, *_: object) -> None:
         """Allow the click, or say why not."""

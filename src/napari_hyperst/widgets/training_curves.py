@@ -107,7 +107,7 @@ class Plot(FigureCanvasQTAgg):
         super().__init__(Figure(dpi=100))
         self.axes: Axes = self.figure.subplots()
         self.axes.set_axis_off()  # until there is something to show
-        self.figure.subplots_adjust(left=0.25, right=0.96, top=0.88, bottom=0.14)
+        self.figure.subplots_adjust(left=0.28, right=0.96, top=0.88, bottom=0.14)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFixedHeight(_ROW_PX)
 
@@ -136,7 +136,7 @@ class Plot(FigureCanvasQTAgg):
         axes.clear()
         axes.set_facecolor(self.colours["background"])
         axes.set_title(title, fontsize=_FONT + 1, loc="left", color=self.colours["text"], pad=3)
-        axes.tick_params(labelsize=_FONT - 0.5, colors=self.colours["text"], length=2, pad=1.5)
+        axes.tick_params(labelsize=_FONT - 1, colors=self.colours["text"], length=2, pad=1.5)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(self.colours["line"])

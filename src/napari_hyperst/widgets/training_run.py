@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_hyperst.jobs.progress import duration
 from napari_hyperst.jobs.runs import RunFollower
+from napari_hyperst.nouns.tasks import TrainTask
 
 if TYPE_CHECKING:
     from napari_hyperst.widgets.training_curves import TrainingCurves
@@ -237,8 +238,18 @@ def _title(run: RunFollower, asked: str) -> str:
         return f"Going on after epoch {told.epoch}: importing PyTorch…" if told.epoch else _STARTING
     title = _TITLES[told.state]
     if told.state == "done":
-        return f"{title}: epoch {told.best_epoch} of {told.epoch} is kept"
+        return f"{title}: epoch {told.best_epoch} of {told.epoch} is kept{_why_kept(run)}"
     return f"{title} after epoch {told.epoch} of {told.epochs}" if told.epoch else title
+
+
+def _why_kept(run: RunFollower) -> str:
+    """Say by what the epoch was chosen, where there was a choice."""
+    task = run.job.task
+    if not isinstance(task, TrainTask) or task.config.keep == "last" or not run.progress.curves.get("validation/mse"):
+        return ""
+    return {"mse": ", of the least squared error", "pcc": ", of the highest PCC", "total": ", of the least loss"}[
+        task.config.monitor
+    ]
 
 
 def _detail(run: RunFollower) -> str:
@@ -257,7 +268,8 @@ def _detail(run: RunFollower) -> str:
     pcc = told.curves.get("validation/pcc", {})
     if pcc:
         best = max(pcc, key=pcc.__getitem__)
-        parts.append(f"validation PCC {pcc[max(pcc)]:.3f} (best {pcc[best]:.3f} in epoch {best})")
+        now = told.best_epoch if told.best_epoch in pcc else max(pcc)
+        parts.append(f"validation PCC {pcc[now]:.3f} (best {pcc[best]:.3f} in epoch {best})")
     return " · ".join(parts)
 
 
