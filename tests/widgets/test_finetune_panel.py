@@ -24,12 +24,13 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 from napari_hyperst.jobs import runs
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.nouns.slide_ref import SlideRef
-from napari_hyperst.nouns.tasks import TrainTask
+from napari_hyperst.nouns.tasks import ShareTask, TrainTask
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import open_slide
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.viewer.training_map import TRAINING
 from napari_hyperst.widgets import finetune_panel, training_help, training_pages, training_results
+from napari_hyperst.widgets.finetune_dock import FinetuneDock
 from napari_hyperst.widgets.finetune_panel import FinetunePanel
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.training_slides import LEAVE, TRAIN, VALIDATE
@@ -258,6 +259,7 @@ def test_the_map_is_redrawn_beside_the_measured_one_after_every_epoch(
     before, layer = maps(viewer)["predicted"].features["value"].to_numpy(), maps(viewer)["predicted"]
     measured = maps(viewer)["measured"]
     np.testing.assert_allclose(measured.data, slide.spots.centres_px[:12, ::-1])
+    assert measured.features["label"].tolist().count("measured") == 1
     assert (layer.data[:, 1].min() > measured.data[:, 1].max()).all()
     assert tuple(layer.face_contrast_limits) == tuple(measured.face_contrast_limits)
     qtbot.waitUntil(lambda: not np.array_equal(layer.features["value"], before), timeout=20_000)
@@ -548,6 +550,29 @@ def test_a_run_that_was_to_be_thrown_away_is_gone_when_the_panel_is_closed_at_on
     ready.let_go()
     assert trainers[0].wait(10) == -signal.SIGKILL
     assert not run.job.folder.exists()
+
+
+def test_a_prediction_comes_before_a_plan_and_neither_is_lost_and_its_file_outlives_the_dock(
+    qtbot: Any, viewer: Any, section: Path, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_help, "Child", lambda: child)
+    dock = FinetuneDock(viewer)
+    qtbot.addWidget(dock)
+    entry = dock.session.add(open_slide(section))
+    qtbot.waitUntil(lambda: dock.helper.busy, timeout=20_000)  # on a first plan
+    dock.predict("any")
+    dock.setup.form.fields["epochs"].value = 5
+    qtbot.waitUntil(lambda: entry.result is not None and dock.setup.button.isEnabled(), timeout=20_000)
+    assert entry.result is not None
+    dock.let_go()
+    assert entry.result.is_file()
+
+
+def test_what_is_refused_of_a_checkpoint_is_no_trouble_of_the_next_run(qtbot: Any, ready: FinetunePanel) -> None:
+    ready.helper.share(ShareTask(run=Path("nowhere"), out=Path("refused")))
+    qtbot.waitUntil(lambda: len(notification_manager.records) > 0, timeout=20_000)
+    assert "refused: is there already" in str(notification_manager.records[-1].message)
+    assert ready.setup.button.isEnabled()
 
 
 def test_what_the_trainer_warned_of_is_shown(qtbot: Any, ready: FinetunePanel) -> None:

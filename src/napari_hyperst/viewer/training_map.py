@@ -26,6 +26,8 @@ TRAINING = "hyperst_training"
 #: Between the slide's spots and the predicted ones, in diameters of a spot.
 _GAP = 2.0
 KINDS = ("measured", "predicted")
+#: Colour of what says which is which, above the uppermost spot: it is read on glass, tissue and either theme.
+_LABEL = "#E69F00"
 #: How much more than the two a fresh view shows.
 _MARGIN = 1.15
 
@@ -120,7 +122,9 @@ def _show(
 ) -> Points | None:
     """Recolour a layer, or add it; return it where it is new."""
     layer = next((one for one in viewer.layers if one.metadata.get(TRAINING) == said), None)
-    features = {"value": np.asarray(values, dtype=np.float32)}
+    labels = np.full(len(yx), "", dtype=object)
+    labels[int(np.argmin(yx[:, 0]))] = said["kind"]
+    features = {"value": np.asarray(values, dtype=np.float32), "label": labels}
     if layer is not None and len(layer.data) == len(yx):
         layer.features = features
         layer.face_contrast_limits = limits
@@ -139,6 +143,7 @@ def _show(
         face_color="value",
         face_colormap=colormap(),
         face_contrast_limits=limits,
+        text={"string": "{label}", "color": _LABEL, "size": 12, "translation": (-size_px(slide, where), 0.0)},
         metadata={TRAINING: said},
         **where,
     )

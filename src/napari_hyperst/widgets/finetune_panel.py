@@ -181,6 +181,7 @@ class FinetunePanel(QWidget):
         self.helper.said.connect(self.setup.planning)
         self.helper.planned.connect(self.setup.show_plan)
         self.helper.failed.connect(self._on_not_planned)
+        self.helper.refused.connect(self._error)
         self.helper.devices_found.connect(self._on_devices)
         page = self.page
         page.pause_asked.connect(lambda: self._ask("pause"))
@@ -316,9 +317,7 @@ class FinetunePanel(QWidget):
             self.helper.plan(task)
 
     def _on_not_planned(self, message: str, expected: bool) -> None:
-        if self.run is not None:  # nothing was planned, but shared or predicted
-            self._error(message)
-        elif expected:
+        if expected:
             self.setup.show_trouble(message)
         else:
             self.setup.no_plan(message)

@@ -247,7 +247,7 @@ def _why_kept(run: RunFollower) -> str:
     task = run.job.task
     if not isinstance(task, TrainTask) or task.config.keep == "last" or not run.progress.curves.get("validation/mse"):
         return ""
-    return {"mse": ", of the least squared error", "pcc": ", of the highest PCC", "total": ", of the least loss"}[
+    return {"mse": ", with the least squared error", "pcc": ", with the highest PCC", "total": ", with the least loss"}[
         task.config.monitor
     ]
 
