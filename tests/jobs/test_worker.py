@@ -57,6 +57,25 @@ def test_a_job_tells_what_happens(job: Job) -> None:
     assert not status.running
 
 
+def test_a_training_run_that_does_not_hear_that_it_is_to_stop_ends_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, seen = threading.Event(), []
+    monkeypatch.setattr(worker, "BEAT_S", 0.02)
+    monkeypatch.setattr(worker, "DEAF_S", 0.1)
+    monkeypatch.setattr(os, "_exit", lambda status: (seen.append(status), ended.set()))
+    job = Job.create(tmp_path / "run", TrainTask(config=TrainConfig(slides=(tmp_path,), out=tmp_path / "run")))
+
+    def perform(*_: object) -> None:
+        assert not ended.wait(0.3)  # nobody has asked
+        job.ask("stop")
+        assert ended.wait(20)
+        raise worker.Stopped
+
+    assert run(job, perform=perform).kind == "stopped"
+    assert set(seen) == {1}
+
+
 def test_an_error_of_the_user_is_told_in_its_words(job: Job) -> None:
     def perform(*_: object) -> None:
         raise SlideError("is broken", where="slide.tif", do="mend it")

@@ -15,15 +15,17 @@ from napari_hyperst.errors import ConfigError, SlideError, StoreError
 from napari_hyperst.jobs import Job, worker
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.nouns.methods import HyperSTConfig
+from napari_hyperst.nouns.slide_ref import SlideRef
 from napari_hyperst.nouns.snapshot import MOST_NUMBERS, SNAPSHOT, ValidationSnapshot
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
+from napari_hyperst.slides.expression import select_hmhvg
 from napari_hyperst.slides.tiles import niche_um
 from napari_hyperst.training import train
 from napari_hyperst.training.blocks import hold_out_block
 from napari_hyperst.training.dataset import trainable_spots
-from napari_hyperst.training.preparation import choose_panel
+from napari_hyperst.training.preparation import choose_panel, divide_spots
 from napari_hyperst.training.settings import read_config
 
 
@@ -62,9 +64,11 @@ def test_a_run_with_a_block_and_a_list_says_so_on_its_card_and_shows_its_map(
 ) -> None:
     genes = ("FASN", "COL1A1", "ACTB")
     out = tmp_path / "run"
-    best = train(config(tiny_section, out, tiny_encoder, holdout=0.25, gene_list=genes))
-    slide = open_slide(tiny_section)
+    ref = SlideRef(path=tiny_section, mpp=0.69)
+    best = train(config(tiny_section, out, tiny_encoder, holdout=0.25, gene_list=genes, opened=(ref,)))
+    slide = open_slide(tiny_section, mpp=0.69)
     loaded = load_checkpoint(best)
+    assert [one.mpp for one in loaded.card.training_slides] == [0.69]
     assert loaded.panel.genes == genes
     assert loaded.card.validation_slides == ()
     rest, block = hold_out_block(
@@ -132,13 +136,27 @@ def test_a_job_hears_a_pause_and_then_a_stop(
 def test_listed_genes_that_a_training_slide_lacks_are_refused(c2: Slide, tmp_path: Path) -> None:
     settings = TrainConfig(slides=(c2.path,), out=tmp_path, gene_list=("FASN", "NOGENE"))
     with pytest.raises(SlideError, match=r"lacks 1 of the 2 genes that are listed \(NOGENE\)"):
-        choose_panel(settings, [c2])
+        choose_panel(settings, [c2], [np.arange(len(c2.spots))])
+
+
+def test_genes_are_chosen_without_a_look_at_the_block_that_is_held_out(tiny_section: Path, tmp_path: Path) -> None:
+    slide = open_slide(tiny_section)
+    settings = TrainConfig(slides=(tiny_section,), out=tmp_path, genes=20, holdout=0.4)
+    (kept,), (block,) = divide_spots(settings, [slide], [])
+    found = choose_panel(settings, [slide], [kept]).genes
+    assert slide.counts is not None
+    slide.counts.X[slide.count_rows[block]] = 0
+    assert choose_panel(settings, [slide], [kept]).genes == found
+    whole = settings.model_copy(update={"holdout": 0.0})
+    assert choose_panel(whole, [open_slide(tiny_section)], [kept]) == select_hmhvg([open_slide(tiny_section)], 20)
+    assert set(found) != set(select_hmhvg([open_slide(tiny_section)], 20).genes)
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["holdout=0.2", "validation=[v]"], "leave one of the two out"), (["gene_list=[A, A]"], "names a gene twice")],
-)
+    [(["holdout=0.2", "validation=[v]"], "leave one of the two out"), (["gene_list=[A, A]"], "names a gene twice"),
+     (["opened=[{path: b, mpp: 0.5}]"], "which is neither in slides nor in validation")],
+)  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(words: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         read_config([Path("a")], [], Path("out"), None, words)

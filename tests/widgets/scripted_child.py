@@ -60,6 +60,9 @@ def play(job: Job, table: Path) -> None:
     if isinstance(job.task, PlanTask):
         plan(job)
         return
+    if isinstance(job.task, ShareTask) and job.task.out is not None and job.task.out.name == "refused":
+        job.log.append("error", {"message": "refused: is there already; name another", "expected": True})
+        return
     if isinstance(job.task, ShareTask):
         job.log.append(
             "done", {"folder": str(job.task.out)} if job.task.out else {"page": f"hub/{job.task.repository}"}

@@ -1,7 +1,7 @@
 """A trainer without torch: it tells what a real one tells, fast, and hears pause and stop.
 
 ``python scripted_trainer.py FOLDER``; the run's name says what it plays: ``short`` ends, ``crash`` dies once, ``deaf``
-hears nothing, and anything else goes on until it is stopped.
+hears nothing, ``silent`` takes no step, and anything else goes on until it is stopped.
 """
 
 import json
@@ -53,6 +53,8 @@ def play(job: Job) -> None:
             while job.asked("pause") and not job.asked("stop"):
                 time.sleep(0.02)
             job.log.append("resumed")
+            continue
+        if name == "silent":
             continue
         step += 1
         job.log.append("step", {"step": step, "of": 1000, "spots": 8, "total": 5 / step})

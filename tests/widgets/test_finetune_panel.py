@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,22 +18,26 @@ import numpy as np
 import psutil
 import pytest
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_hyperst.jobs import runs
 from napari_hyperst.jobs.job import Job
-from napari_hyperst.nouns.tasks import TrainTask
+from napari_hyperst.nouns.slide_ref import SlideRef
+from napari_hyperst.nouns.tasks import ShareTask, TrainTask
+from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import open_slide
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.viewer.training_map import TRAINING
-from napari_hyperst.widgets import finetune_panel, training_pages, training_results
+from napari_hyperst.widgets import finetune_panel, training_help, training_pages, training_results
+from napari_hyperst.widgets.finetune_dock import FinetuneDock
 from napari_hyperst.widgets.finetune_panel import FinetunePanel
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.training_slides import LEAVE, TRAIN, VALIDATE
+from napari_hyperst.widgets.workbench import Workbench
 
 Make = Callable[..., Any]
-TRAINER = Path(__file__).with_name("scripted_trainer.py")
+TRAINER, SCRIPT = (Path(__file__).with_name(name) for name in ("scripted_trainer.py", "scripted_child.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +174,7 @@ def test_a_pasted_list_is_shown_with_what_is_missing_and_trained_without(qtbot: 
     setup.genes.text.setPlainText('FASN, "ACTB"; NOGENE\nFASN')
     qtbot.waitUntil(lambda: setup.plan is not None, timeout=20_000)
     assert setup.genes.summary.text().startswith("2 genes: FASN, ACTB")
-    assert "lacks 1 (NOGENE): left out of the panel" in setup.genes.summary.text()
+    assert "1 left out, not measured on corner: NOGENE." in setup.genes.summary.text()
     assert "NOGENE" in setup.genes.all.toPlainText()
     config = setup.config()
     assert config.gene_list == ("FASN", "ACTB")
@@ -191,8 +197,9 @@ def test_settings_under_advanced_reach_the_run_and_a_wrong_one_is_told(qtbot: An
     assert config.method.alignment.entailment_scale == 0.25
     assert config.init_from == "her2st-dinov2s"
     form.fields["learning_rate"].value = "fast"
-    qtbot.waitUntil(lambda: not ready.setup.button.isEnabled(), timeout=20_000)
-    assert "learning_rate: Input should be a valid number" in ready.setup.estimate.text()
+    told = "learning_rate: Input should be a valid number"
+    qtbot.waitUntil(lambda: told in ready.setup.estimate.text(), timeout=20_000)
+    assert not ready.setup.button.isEnabled()
 
 
 def test_a_plan_that_fails_is_told(qtbot: Any, ready: FinetunePanel) -> None:
@@ -217,7 +224,7 @@ def test_a_run_is_started_paused_resumed_and_stopped_with_the_mouse(
     qtbot.waitUntil(lambda: len(page.curves.plots[0].axes.lines) >= 2, timeout=20_000)
     assert "tiles/s" in page.detail.text()
     assert "left" in page.detail.text()
-    assert ready.state.startswith("Training: epoch")
+    assert page.title.text().startswith("Training: epoch")
     click(qtbot, page.pause)
     until(qtbot, ready, "paused")
     step = run.progress.step
@@ -252,6 +259,7 @@ def test_the_map_is_redrawn_beside_the_measured_one_after_every_epoch(
     before, layer = maps(viewer)["predicted"].features["value"].to_numpy(), maps(viewer)["predicted"]
     measured = maps(viewer)["measured"]
     np.testing.assert_allclose(measured.data, slide.spots.centres_px[:12, ::-1])
+    assert measured.features["label"].tolist().count("measured") == 1
     assert (layer.data[:, 1].min() > measured.data[:, 1].max()).all()
     assert tuple(layer.face_contrast_limits) == tuple(measured.face_contrast_limits)
     qtbot.waitUntil(lambda: not np.array_equal(layer.features["value"], before), timeout=20_000)
@@ -260,6 +268,10 @@ def test_the_map_is_redrawn_beside_the_measured_one_after_every_epoch(
     ready.page.gene.activated.emit(ready.page.gene.currentIndex())
     qtbot.waitUntil(lambda: layer.name.startswith("FASN predicted, epoch"), timeout=20_000)
     ready.page.shown.setChecked(False)
+    assert maps(viewer) == {}
+    ready.page.shown.setChecked(True)
+    assert len(maps(viewer)) == 2
+    viewer.window.remove_dock_widget(ready)
     assert maps(viewer) == {}
 
 
@@ -378,12 +390,198 @@ def test_a_folder_that_is_no_run_is_refused(
     assert panel.run is None
 
 
-def test_slides_without_counts_or_with_options_of_their_own_cannot_be_trained_on(
+def test_slides_opened_in_a_way_of_the_users_are_trained_on_as_they_were_opened(
     qtbot: Any, panel: FinetunePanel, section: Path
 ) -> None:
     panel.session.add(open_slide(section, mpp=0.7))
+    slides = panel.setup.slides
+    assert slides.training == [section]
+    config = panel.setup.config()
+    assert config.ref(section) == SlideRef(path=section, mpp=0.7)
+    slides.set_use(section, LEAVE)
+    assert slides.opened == []
+
+
+def test_slides_without_counts_cannot_be_trained_on(panel: FinetunePanel, section: Path) -> None:
+    panel.session.add(open_slide(section / "he.png", mpp=0.7))
     assert panel.setup.slides.training == []
-    assert "opened with mpp of your own" in panel.setup.slides.table.item(0, 0).toolTip()
+    assert panel.setup.slides.table.item(0, 0).toolTip().endswith(": it has no counts")
+
+
+def test_slides_are_split_by_the_patients_that_tables_tell_until_the_user_chooses(
+    panel: FinetunePanel, tmp_path: Path
+) -> None:
+    slides = panel.setup.slides
+    a, b, c = (tmp_path / name for name in "abc")
+    slides.add_folders([a, b, c])
+    assert (slides.training, slides.validation) == ([a, c], [b])
+    assert "two patients at least" in slides.split.toolTip()
+    slides.set_patients({str(a): "X", str(b): "X", str(c): "Y"})
+    assert (slides.training, slides.validation) == ([a, b], [c])
+    slides.set_use(b, VALIDATE)
+    slides.set_patients({str(a): "X", str(b): "X", str(c): "Y"})
+    assert (slides.training, slides.validation) == ([a], [b, c])
+    assert "Sections of X are in both" in slides.note.text()
+
+
+def test_a_start_does_not_wait_for_a_planner_that_does_not_hear(
+    qtbot: Any, viewer: Any, section: Path, monkeypatch: pytest.MonkeyPatch, table_file: Path
+) -> None:
+    words = f"sys.argv[1:] = [{str(table_file)!r}]; runpy.run_path({str(SCRIPT)!r})"
+    deaf = f"import runpy, sys, time; {words}; time.sleep(600)"
+    monkeypatch.setattr(training_help, "Child", lambda: Child(["-c", deaf]))
+    panel = FinetunePanel(session_of(viewer))
+    viewer.window.add_dock_widget(panel, name="Fine-tune")
+    panel.session.add(open_slide(section))
+    qtbot.waitUntil(lambda: panel.setup.plan is not None, timeout=20_000)
+    child = panel.helper._child
+    assert child is not None
+    pid = child.pid
+    click(qtbot, panel.setup.button)
+    assert panel.run is not None
+    assert psutil.Process(pid).is_running()  # nobody has waited for its end
+    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=20_000)
+    panel.let_go()
+
+
+def test_the_window_is_not_held_up_by_a_plan_a_start_and_a_run(qtbot: Any, ready: FinetunePanel, section: Path) -> None:
+    last, busy = [time.thread_time()], []
+
+    def tick() -> None:
+        busy.append(time.thread_time() - last[0])
+        last[0] = time.thread_time()
+
+    timer = QTimer()
+    timer.timeout.connect(tick)
+    timer.start(10)
+    begin(qtbot, ready)
+    run = ready.run
+    assert run is not None
+    qtbot.waitUntil(lambda: run.progress.epoch >= 4 and ready.page.curves is not None, timeout=20_000)
+    qtbot.wait(500)
+    timer.stop()
+    assert len(busy) > 50
+    assert max(busy) < 0.1
+
+
+def test_the_map_lies_over_its_own_slide_and_hides_with_it(
+    qtbot: Any, ready: FinetunePanel, viewer: Any, section: Path, tmp_path: Path
+) -> None:
+    own = ready.session.active
+    assert own is not None
+    other = ready.session.add(open_slide(Path(shutil.copytree(section, tmp_path / "other"))))
+    ready.setup.slides.set_use(other.ref.path, LEAVE)
+    begin(qtbot, ready)
+    run, mine = ready.run, own.slide
+    assert run is not None
+    (run.job.folder / "spots").write_text(" ".join(mine.spots.ids[:12]))
+    qtbot.waitUntil(lambda: len(maps(viewer)) == 2, timeout=20_000)
+    assert ready.session.active is own
+    assert viewer.layers["corner"].visible
+    assert not viewer.layers["other"].visible
+    beside = maps(viewer)["predicted"].data[:, 1].min()
+    assert beside > mine.spots.centres_px[:, 0].max() + mine.spots.diameter_um / mine.mpp
+    ready.session.activate(other.key)
+    assert not any(layer.visible for layer in maps(viewer).values())
+    ready.session.activate(own.key)
+    assert all(layer.visible for layer in maps(viewer).values())
+
+
+def test_the_workbench_leads_to_fine_tuning_and_back_with_the_new_checkpoint(
+    qtbot: Any, viewer: Any, section: Path, child: Child, other_child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_help, "Child", lambda: other_child)
+    bench = Workbench(viewer, child)
+    viewer.window.add_dock_widget(bench, name="Workbench (HyperST)")
+    bench.session.add(open_slide(section))
+    predict = bench.predict_panel
+    click(qtbot, predict.finetune)
+    panel = viewer.window.dock_widgets["Fine-tune (HyperST)"]
+    click(qtbot, predict.finetune)
+    assert list(viewer.window.dock_widgets).count("Fine-tune (HyperST)") == 1
+    qtbot.waitUntil(lambda: panel.setup.plan is not None, timeout=20_000)
+    begin(qtbot, panel, "short")
+    until(qtbot, panel, "done")
+    best = panel.run.job.folder / "best"
+    assert predict.checkpoint.value == str(best)
+    assert (best.parent.name, str(best)) in predict._checkpoints()
+    bench.parentWidget().hide()
+    click(qtbot, panel.page.workbench)
+    assert list(viewer.window.dock_widgets).count("Workbench (HyperST)") == 1
+    assert not bench.parentWidget().isHidden()
+
+
+def test_a_plan_is_made_for_slides_that_were_opened_while_a_run_was_followed(
+    qtbot: Any, panel: FinetunePanel, section: Path, home: Path
+) -> None:
+    task = TrainTask(config=TrainConfig(slides=(section,), out=home / "runs" / "older"))
+    panel.open_run(Job.create(home / "runs" / "older", task).folder)
+    panel.session.add(open_slide(section))
+    qtbot.wait(700)
+    assert panel.setup.plan is None
+    panel.runs.setCurrentIndex(0)
+    panel.runs.activated.emit(0)
+    assert not panel.setup.button.isEnabled()
+    assert panel.setup.button.toolTip().startswith("Wait until genes")
+    qtbot.waitUntil(panel.setup.button.isEnabled, timeout=20_000)
+
+
+def test_a_new_run_does_not_show_the_curves_of_another(qtbot: Any, ready: FinetunePanel) -> None:
+    begin(qtbot, ready, "short")
+    until(qtbot, ready, "done")
+    qtbot.waitUntil(lambda: ready.page.curves is not None, timeout=20_000)
+    assert ready.page.curves is not None
+    plot = ready.page.curves.plots[-1]
+    qtbot.waitUntil(lambda: bool(plot.axes.lines), timeout=20_000)
+    ready.show_new()
+    begin(qtbot, ready, "silent")
+    qtbot.waitUntil(lambda: [one.get_text() for one in plot.axes.texts] == ["after the first epoch"], timeout=20_000)
+
+
+def test_a_run_that_was_to_be_thrown_away_is_gone_when_the_panel_is_closed_at_once(
+    qtbot: Any, ready: FinetunePanel, trainers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(qtbot, ready, "deaf")
+    run = ready.run
+    assert run is not None
+    qtbot.waitUntil(lambda: run.progress.step > 2, timeout=20_000)
+    monkeypatch.setattr(finetune_panel, "ask_throw_away", lambda *_: True)
+    click(qtbot, ready.page.cancel)
+    ready.let_go()
+    assert trainers[0].wait(10) == -signal.SIGKILL
+    assert not run.job.folder.exists()
+
+
+def test_a_prediction_comes_before_a_plan_and_neither_is_lost_and_its_file_outlives_the_dock(
+    qtbot: Any, viewer: Any, section: Path, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_help, "Child", lambda: child)
+    dock = FinetuneDock(viewer)
+    qtbot.addWidget(dock)
+    entry = dock.session.add(open_slide(section))
+    qtbot.waitUntil(lambda: dock.helper.busy, timeout=20_000)  # on a first plan
+    dock.predict("any")
+    dock.setup.form.fields["epochs"].value = 5
+    qtbot.waitUntil(lambda: entry.result is not None and dock.setup.button.isEnabled(), timeout=20_000)
+    assert entry.result is not None
+    dock.let_go()
+    assert entry.result.is_file()
+
+
+def test_what_is_refused_of_a_checkpoint_is_no_trouble_of_the_next_run(qtbot: Any, ready: FinetunePanel) -> None:
+    ready.helper.share(ShareTask(run=Path("nowhere"), out=Path("refused")))
+    qtbot.waitUntil(lambda: len(notification_manager.records) > 0, timeout=20_000)
+    assert "refused: is there already" in str(notification_manager.records[-1].message)
+    assert ready.setup.button.isEnabled()
+
+
+def test_what_the_trainer_warned_of_is_shown(qtbot: Any, ready: FinetunePanel) -> None:
+    begin(qtbot, ready)
+    run = ready.run
+    assert run is not None
+    less = "out of memory; from here on 16 spots at a time, which changes no loss"
+    run.job.log.append("warning", {"message": less})
+    qtbot.waitUntil(lambda: less in ready.page.note.text(), timeout=20_000)
 
 
 def test_curves_take_the_colours_of_the_theme(qtbot: Any, ready: FinetunePanel, viewer: Any) -> None:

@@ -104,6 +104,7 @@ class RunProgress:
     def begin_again(self) -> None:
         """Take note that a process was started."""
         self.state, self.what, self.done, self.total = "starting", "", 0, 0
+        self._paces.clear()
         self._rest()
 
     def crash(self, last_lines: str) -> None:

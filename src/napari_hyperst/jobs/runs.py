@@ -37,8 +37,7 @@ def runs_folder() -> Path:
     HyperSTError
         If it cannot be made.
     """
-    named = os.environ.get(JOBS_VARIABLE)
-    folder = (Path(named) if named else user_state_path("napari-hyperst")) / "runs"
+    folder = _runs_path()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -46,6 +45,11 @@ def runs_folder() -> Path:
             f"cannot be made ({error.strerror})", where=folder, do=f"set {JOBS_VARIABLE} to a folder that can"
         ) from error
     return folder
+
+
+def _runs_path() -> Path:
+    named = os.environ.get(JOBS_VARIABLE)
+    return (Path(named) if named else user_state_path("napari-hyperst")) / "runs"
 
 
 def new_run_folder(name: str) -> Path:
@@ -61,12 +65,12 @@ def list_runs(folder: Path | None = None) -> list[Job]:
     Parameters
     ----------
     folder
-        Where to look; ``runs_folder()`` by default, of which there are none where it cannot be made.
+        Where to look; that of the user's runs by default, which is not made for it.
     """
     found = []
     try:
-        paths = list((folder or runs_folder()).iterdir())
-    except (HyperSTError, OSError):
+        paths = list((folder or _runs_path()).iterdir())
+    except OSError:
         return []
     for path in paths:
         if is_run(path):
@@ -81,6 +85,12 @@ def is_run(folder: Path) -> bool:
         return isinstance(Job(folder).task, TrainTask)
     except HyperSTError:
         return False
+
+
+def best_of(job: Job) -> Path | None:
+    """Return the folder of the checkpoint that a run keeps, if there is one yet."""
+    folder = job.folder / BEST
+    return folder if (folder / "card.json").is_file() else None
 
 
 class RunFollower:
@@ -175,5 +185,4 @@ class RunFollower:
 
     def best(self) -> Path | None:
         """Return the folder of the checkpoint that is kept, if there is one yet."""
-        folder = self.job.folder / BEST
-        return folder if (folder / "card.json").is_file() else None
+        return best_of(self.job)

@@ -28,6 +28,8 @@ from napari_hyperst.jobs.tasks import Stopped, perform
 from napari_hyperst.nouns.events import ENDINGS, Event
 from napari_hyperst.nouns.tasks import ExportTask, TrainTask
 
+#: After how many seconds a training run that was asked to stop, and has not, is ended.
+DEAF_S = 120.0
 Perform = Callable[[Any, Path, Callable[[str, dict[str, Any]], None]], None]
 
 
@@ -161,13 +163,22 @@ def _held(job: Job) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _heartbeat(job: Job) -> Iterator[None]:
-    """Say every second that the job is at work."""
+    """Say every second that the job is at work, and end a training run that does not hear that it is to stop.
+
+    A window that has asked does so as well, but it may have been closed since.
+    """
     over = threading.Event()
+    trains = isinstance(job.task, TrainTask)
 
     def beat() -> None:
+        asked_for = 0.0
         job.beat()
         while not over.wait(BEAT_S):
             job.beat()
+            asked_for = asked_for + BEAT_S if trains and job.asked("stop") else 0.0
+            if asked_for > DEAF_S:
+                print("asked to stop, it went on; ended, with what was saved last kept", file=sys.stderr, flush=True)
+                os._exit(1)
 
     thread = threading.Thread(target=beat, name="hyperst-heartbeat", daemon=True)
     thread.start()

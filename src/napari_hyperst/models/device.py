@@ -66,7 +66,11 @@ def describe_devices() -> dict[str, tuple[str, str]]:
     dict
         For ``"cuda"``, ``"mps"`` and ``"cpu"``: (what was found, why not), one of which is empty.
     """
-    return {"cuda": _cuda(), "mps": _mps(), "cpu": (f"{torch.get_num_threads()} threads", "")}
+    return {
+        "cuda": _cuda(),
+        "mps": _mps(),
+        "cpu": (f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}", ""),
+    }
 
 
 def _cuda() -> tuple[str, str]:

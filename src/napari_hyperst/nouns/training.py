@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from napari_hyperst.nouns.methods import HyperSTConfig, MethodConfig
+from napari_hyperst.nouns.slide_ref import SlideRef
 from napari_hyperst.nouns.tiles import TileSpec
 
 
@@ -27,6 +28,8 @@ class TrainConfig(BaseModel):
     ----------
     slides, validation
         Paths of the training and the validation slides; without these and ``holdout`` the last epoch is kept.
+    opened
+        Those of them that do not tell all that is needed by themselves, and what to open them with.
     out
         Folder of the run: ``config.json``, ``events.jsonl`` and the checkpoint in ``best/``.
     name
@@ -102,6 +105,7 @@ class TrainConfig(BaseModel):
 
     slides: tuple[Path, ...] = Field(min_length=1)
     validation: tuple[Path, ...] = ()
+    opened: tuple[SlideRef, ...] = ()
     out: Path
     name: str = "checkpoint"
     method: MethodConfig = HyperSTConfig()
@@ -142,9 +146,20 @@ class TrainConfig(BaseModel):
             raise ValueError("holdout is for runs without validation slides; leave one of the two out")
         if len(set(self.gene_list)) < len(self.gene_list):
             raise ValueError("gene_list names a gene twice")
+        others = {ref.path.absolute() for ref in self.opened}
+        others -= {path.absolute() for path in (*self.slides, *self.validation)}
+        if others:
+            raise ValueError(f"opened names {min(others)}, which is neither in slides nor in validation")
         return self
 
     def absolute(self) -> TrainConfig:
         """Return these settings with absolute paths of slides and run, good in any working directory."""
         slides, validation = (tuple(path.absolute() for path in paths) for paths in (self.slides, self.validation))
-        return self.model_copy(update={"slides": slides, "validation": validation, "out": self.out.absolute()})
+        opened = tuple(ref.model_copy(update={"path": ref.path.absolute()}) for ref in self.opened)
+        paths = {"slides": slides, "validation": validation, "opened": opened, "out": self.out.absolute()}
+        return self.model_copy(update=paths)
+
+    def ref(self, path: Path) -> SlideRef:
+        """Return how one of the slides is opened."""
+        told = (ref for ref in self.opened if ref.path.absolute() == path.absolute())
+        return next(told, SlideRef(path=path))

@@ -163,7 +163,7 @@ def log2_counts(counts: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log2(counts + 1, dtype=np.float32)
 
 
-def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
+def select_hmhvg(slides: Sequence[Slide], n: int, spots: Sequence[NDArray[np.intp]] | None = None) -> GenePanel:
     """Choose highly-mean, highly-variable genes on the training slides.
 
     Genes measured on every slide; the union of each slide's 2,000 most variable; without mitochondrial and
@@ -177,6 +177,8 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
         Training slides, with raw counts.
     n
         How many genes to choose.
+    spots
+        Of each slide, indices of the spots to choose on, where others are held out; all that have counts if not told.
 
     Returns
     -------
@@ -188,7 +190,11 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
     SlideError
         If a slide has no raw counts, or fewer than ``n`` genes are left.
     """
-    tables, dropped = _common_genes([require_raw(slide) for slide in slides])
+    counts = [require_raw(slide) for slide in slides]
+    tables, dropped = _common_genes(counts)
+    if spots is not None:
+        rows = [slide.count_rows[kept] for slide, kept in zip(slides, spots, strict=True)]
+        tables = [table[row[row >= 0]] for table, row in zip(tables, rows, strict=True)]
     variable = set().union(*(_most_variable(table) for table in tables))
     genes = np.array(sorted(variable - dropped))
     if len(genes) < n:
@@ -207,7 +213,7 @@ def select_hmhvg(slides: Sequence[Slide], n: int) -> GenePanel:
     candidates = np.flatnonzero(depth <= smallest)
     chosen = candidates[np.argsort((mean_rank + std_rank)[candidates], kind="stable")[:n]]
     names = tuple(sorted(genes[chosen].tolist()))
-    aliases = aliases_of(names, [require_raw(slide) for slide in slides])
+    aliases = aliases_of(names, counts)
     return GenePanel(names, "hmhvg", tuple(slide.name for slide in slides), aliases=aliases)
 
 

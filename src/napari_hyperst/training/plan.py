@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,14 @@ from napari_hyperst.models.checkpoint_files import find_checkpoint, read_card, r
 from napari_hyperst.models.device import choose_device, choose_dtype, describe_devices
 from napari_hyperst.models.method import Batch, Method
 from napari_hyperst.nouns.plan import PlannedSlide, TrainingPlan
+from napari_hyperst.nouns.slide_ref import SlideRef
 from napari_hyperst.nouns.training import TrainConfig
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.decoded import cache_folder
-from napari_hyperst.slides.expression import measured_genes, require_raw, select_hmhvg
+from napari_hyperst.slides.expression import measured_genes, require_raw
 from napari_hyperst.slides.tiles import read_tiles
 from napari_hyperst.training.encoding import state_gib, state_shape
-from napari_hyperst.training.preparation import Spots, check_apart, divide_spots
+from napari_hyperst.training.preparation import Spots, check_apart, choose_panel, divide_spots
 from napari_hyperst.training.suggest import Cost, Pace, suggest, suggest_lora
 
 _GIB = 2**30
@@ -66,11 +66,11 @@ def plan_training(
         What would keep the run from starting.
     """
     say("opening the slides")
-    slides, held_out = ([_open(path) for path in paths] for paths in (config.slides, config.validation))
+    slides, held_out = ([_open(config.ref(path)) for path in paths] for paths in (config.slides, config.validation))
     check_apart(slides, held_out)
     kept, held_out_kept = divide_spots(config, slides, held_out)
     say("choosing genes")
-    genes, asked = _genes(config, slides, genes_of)
+    genes, asked = _genes(config, slides, kept, genes_of)
     say("trying the encoder")
     device = choose_device(config.device)
     spots, on_cpu = sum(map(len, kept)), device.type == "cpu"
@@ -126,22 +126,22 @@ def patient_of(slide: Slide) -> str:
     return ""
 
 
-def _open(path: Path) -> Slide:
-    return _opened(path, path.stat().st_mtime_ns if path.exists() else 0)
+def _open(ref: SlideRef) -> Slide:
+    return _opened(ref, ref.path.stat().st_mtime_ns if ref.path.exists() else 0)
 
 
 @lru_cache(maxsize=32)
-def _opened(path: Path, modified_ns: int) -> Slide:
-    return open_slide(path)
+def _opened(ref: SlideRef, modified_ns: int) -> Slide:
+    return open_slide(ref.path, **ref.options)
 
 
 def _genes(
-    config: TrainConfig, slides: Sequence[Slide], genes_of: str | None
+    config: TrainConfig, slides: Sequence[Slide], kept: Sequence[Spots], genes_of: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the genes that can be learnt, and those that were asked for by name."""
     asked = config.gene_list if genes_of is None else _genes_of(genes_of)
     if not asked:
-        return select_hmhvg(slides, config.genes).genes, ()
+        return choose_panel(config, slides, kept).genes, ()
     there = np.logical_and.reduce([measured_genes(slide, asked) for slide in slides])
     for slide in slides:
         require_raw(slide)
@@ -206,7 +206,7 @@ _PACES: dict[str, Pace] = {}
 
 def _pace(config: TrainConfig, device: str) -> Pace:
     """Return what was measured, once for all plans that differ in nothing that it hangs on."""
-    hangs_on = (config.method.model_dump_json(), config.tiles, config.precision, device, config.slides[0])
+    hangs_on = (config.method.model_dump_json(), config.tiles, config.precision, device, config.ref(config.slides[0]))
     key = "|".join(map(str, hangs_on))
     if key not in _PACES:
         _PACES[key] = _measure(config, torch.device(device))
@@ -215,7 +215,7 @@ def _pace(config: TrainConfig, device: str) -> Pace:
 
 def _measure(config: TrainConfig, device: torch.device) -> Pace:
     """Read, encode and learn from a few tiles, and see how long that takes."""
-    slide = _open(config.slides[0])
+    slide = _open(config.ref(config.slides[0]))
     spots = divide_spots(config.model_copy(update={"holdout": 0.0, "validation": ()}), [slide], [])[0][0][:_PROBE]
     began = time.perf_counter()
     read = list(read_tiles(slide, config.tiles, spots, batch=_PROBE, threads=1))

@@ -49,15 +49,16 @@ def divide_spots(
     return [rest for rest, _ in divided], [block for _, block in divided]
 
 
-def choose_panel(config: TrainConfig, slides: Sequence[Slide]) -> GenePanel:
+def choose_panel(config: TrainConfig, slides: Sequence[Slide], kept: Sequence[Spots]) -> GenePanel:
     """Return the genes that a run predicts: those listed in its settings, or those that HMHVG chooses.
 
     Parameters
     ----------
     config
         The run's settings.
-    slides
-        Its training slides.
+    slides, kept
+        Its training slides, and the spots of each that it trains on. What HMHVG chooses is chosen on whole slides, as
+        published, but for a block that is held out: it is not looked at.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def choose_panel(config: TrainConfig, slides: Sequence[Slide]) -> GenePanel:
         If a training slide lacks a listed gene, or too few can be chosen.
     """
     if not config.gene_list:
-        return select_hmhvg(slides, config.genes)
+        return select_hmhvg(slides, config.genes, kept if config.holdout > 0 else None)
     for slide in slides:
         there = measured_genes(slide, config.gene_list)
         if not there.all():

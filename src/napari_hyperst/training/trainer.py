@@ -43,8 +43,8 @@ Progress = Callable[[str, dict[str, Any]], None]
 Check = Callable[[], bool | None]
 #: Settings that a card does not keep: paths, what stands elsewhere in it, and how fast it went.
 _NOT_ON_CARD = {
-    "slides", "validation", "out", "name", "method", "tiles", "init_from", "micro_batch", "cache", "cache_gib",
-    "workers", "save_steps", "trackers", "processes",
+    "slides", "validation", "opened", "out", "name", "method", "tiles", "init_from", "micro_batch", "cache",
+    "cache_gib", "workers", "save_steps", "trackers", "processes",
 }  # fmt: skip
 
 
@@ -162,15 +162,17 @@ class _Training:
         config = self.config
         try:
             with self.processes.main_first():  # which decodes images that the others then find
-                self.slides = [open_slide(path) for path in config.slides]
-                self.held_out = [open_slide(path) for path in config.validation]
+                self.slides, self.held_out = (
+                    [open_slide(path, **config.ref(path).options) for path in paths]
+                    for paths in (config.slides, config.validation)
+                )
             check_apart(self.slides, self.held_out)
             self.kept, self.held_out_kept = divide_spots(config, self.slides, self.held_out)
             if config.holdout > 0:
                 self.held_out = self.slides
             self.start = starting_point(config, self.held_out)
             torch.manual_seed(config.seed)
-            self.panel = choose_panel(config, self.slides)
+            self.panel = choose_panel(config, self.slides, self.kept)
             model = build_method(config.method, len(self.panel))
             if self.start is not None:
                 start_encoder(model, self.start.model)

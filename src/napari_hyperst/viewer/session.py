@@ -71,6 +71,8 @@ class Session:
     selection_changed = Signal()
     #: How many slides are being opened.
     opening_changed = Signal(int)
+    #: A model was fine-tuned: the folder of its checkpoint.
+    checkpoint_made = Signal(Path)
     #: A slide could not be opened as nothing tells its scale: with µm/px in its ref it can.
     scale_asked = Signal(SlideRef)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_hyperst.nouns.snapshot import ValidationSnapshot
-from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.layers import placement, size_px
 from napari_hyperst.viewer.maps import robust_limits
 from napari_hyperst.viewer.preferences import colormap, percentiles
@@ -17,45 +16,51 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Points
 
+    from napari_hyperst.nouns.slide_ref import SlideRef
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
 
 #: Key of the metadata of our layers that hold a run's validation map.
 TRAINING = "hyperst_training"
-#: How far apart the two stand, as a share of the width of the spots.
-_GAP = 1.12
+#: Between the slide's spots and the predicted ones, in diameters of a spot.
+_GAP = 2.0
 KINDS = ("measured", "predicted")
+#: Colour of what says which is which, above the uppermost spot: it is read on glass, tissue and either theme.
+_LABEL = "#E69F00"
 #: How much more than the two a fresh view shows.
 _MARGIN = 1.15
 
 
 def show_validation(
-    session: Session, snapshot: ValidationSnapshot, gene: str, run: Path, *, may_open: bool = True
+    session: Session, snapshot: ValidationSnapshot, gene: str, run: Path, to_open: SlideRef | None = None
 ) -> bool:
     """Show a gene of a run's validation map: measured on its slide, predicted beside it, in the same colours.
 
     Parameters
     ----------
     session
-        Of the viewer. Of the validation slides, the first that is open is shown; where none is, the first is opened.
+        Of the viewer. Of the validation slides, the first that is open is shown. When
+        the map is new its slide becomes the active one, whose H&E is seen beneath it.
     snapshot
         The map.
     gene
         One of its genes.
     run
         The folder of the run, by which its layers are known.
-    may_open
-        Whether a slide may be opened for it.
+    to_open
+        The slide to open where no validation slide is open; None for none.
 
     Returns
     -------
     bool
         Whether it is shown; if not, this is to be called again when another slide is open.
     """
-    found = _open_slide(session, snapshot, may_open)
+    found = _open_slide(session, snapshot, to_open)
     if found is None:
         return False
-    number, slide = found
+    number, entry = found
+    slide = entry.slide
     rows = np.flatnonzero(snapshot.slide == number)
     place = {name: i for i, name in enumerate(slide.spots.ids.tolist())}
     known = [(row, place[str(snapshot.ids[row])]) for row in rows if str(snapshot.ids[row]) in place]
@@ -63,18 +68,28 @@ def show_validation(
         return True
     kept, spots = (np.array(part) for part in zip(*known, strict=True))
     yx = slide.spots.centres_px[spots][:, ::-1]
-    width = float(np.ptp(yx[:, 1])) + size_px(slide, placement(slide))
+    beside = float(slide.spots.centres_px[:, 0].max() - yx[:, 1].min()) + _GAP * size_px(slide, placement(slide))
     values = {kind: snapshot.values(gene, kind)[kept] for kind in KINDS}
     limits = robust_limits(np.concatenate(list(values.values())), percentiles())
+    if not any(layer.metadata.get(TRAINING, {}).get("run") == str(run) for layer in session.viewer.layers):
+        session.activate(entry.key)
     shown = []
     for kind in KINDS:
         title = f"{gene} {kind}" + (f", epoch {snapshot.epoch}" if kind == "predicted" else "")
-        shift = _GAP * width if kind == "predicted" else 0.0
-        said = {"run": str(run), "kind": kind}
+        shift = beside if kind == "predicted" else 0.0
+        said = {"run": str(run), "kind": kind, "slide": entry.key}
         shown.append(_show(session.viewer, slide, yx + (0.0, shift), values[kind], limits, title, said))
     if None not in shown:
         _look_at(session.viewer, [layer for layer in shown if layer is not None])
     return True
+
+
+def show_over_its_slide(session: Session) -> None:
+    """Show validation maps while their slide is the active one, as slides lie on each other, and hide the others."""
+    active = None if session.active is None else session.active.key
+    for layer in session.viewer.layers:
+        if said := layer.metadata.get(TRAINING):
+            layer.visible = said["slide"] == active
 
 
 def hide_validation(viewer: ViewerModel, run: Path | None = None) -> None:
@@ -85,14 +100,14 @@ def hide_validation(viewer: ViewerModel, run: Path | None = None) -> None:
             viewer.layers.remove(layer)
 
 
-def _open_slide(session: Session, snapshot: ValidationSnapshot, may_open: bool) -> tuple[int, Slide] | None:
+def _open_slide(session: Session, snapshot: ValidationSnapshot, to_open: SlideRef | None) -> tuple[int, Entry] | None:
     numbers = {Path(path).absolute(): number for number, path in reversed(list(enumerate(snapshot.slides)))}
     for entry in session.entries.values():
         number = numbers.get(entry.ref.path.absolute())
         if number is not None:
-            return number, entry.slide
-    if may_open and session.opening == 0:
-        session.open(SlideRef(path=Path(snapshot.slides[0])))
+            return number, entry
+    if to_open is not None and session.opening == 0:
+        session.open(to_open)
     return None
 
 
@@ -107,7 +122,9 @@ def _show(
 ) -> Points | None:
     """Recolour a layer, or add it; return it where it is new."""
     layer = next((one for one in viewer.layers if one.metadata.get(TRAINING) == said), None)
-    features = {"value": np.asarray(values, dtype=np.float32)}
+    labels = np.full(len(yx), "", dtype=object)
+    labels[int(np.argmin(yx[:, 0]))] = said["kind"]
+    features = {"value": np.asarray(values, dtype=np.float32), "label": labels}
     if layer is not None and len(layer.data) == len(yx):
         layer.features = features
         layer.face_contrast_limits = limits
@@ -126,6 +143,7 @@ def _show(
         face_color="value",
         face_colormap=colormap(),
         face_contrast_limits=limits,
+        text={"string": "{label}", "color": _LABEL, "size": 12, "translation": (-size_px(slide, where), 0.0)},
         metadata={TRAINING: said},
         **where,
     )

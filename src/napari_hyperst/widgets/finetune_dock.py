@@ -56,4 +56,5 @@ class FinetuneDock(FinetunePanel):
         self.page.load.setText("Load and predict")
         if self._predicting is not None and result is not None:
             key, slide = self._predicting
+            self.page.shown.setChecked(False)  # the validation map is of other values, in the same place
             self.session.set_prediction(key, read_h5ad(result), table, result, slide)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import (
@@ -24,14 +23,14 @@ from qtpy.QtWidgets import (
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
-from napari_hyperst.nouns.snapshot import ValidationSnapshot
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
-from napari_hyperst.viewer.training_map import hide_validation, show_validation
+from napari_hyperst.widgets.docks import WORKBENCH, open_dock
 from napari_hyperst.widgets.patience import Patience
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.tall import Tall, scrolling
 from napari_hyperst.widgets.training_help import Helper
+from napari_hyperst.widgets.training_map_control import TrainingMapControl
 from napari_hyperst.widgets.training_pages import ask_throw_away
 from napari_hyperst.widgets.training_results import TrainingResults
 from napari_hyperst.widgets.training_run import TrainingRun
@@ -52,40 +51,31 @@ _STOP_MS, _CANCEL_MS = (60_000, 70_000), (3_000, 5_000)
 class FinetunePanel(QWidget):
     """Fine-tune a model on slides, watch it, and use what it has become.
 
-    It can stand alone in a dock.
-
     Parameters
     ----------
     session
         What the viewer shows.
     child
         The process that makes plans and writes checkpoints to share; its own, unless a test gives another.
-    scrolls
-        Whether it scrolls by itself, as alone in a dock; not within what does.
     """
 
-    #: What its section of the workbench is headed, and whether it takes the height that others leave.
-    title: ClassVar[str] = "Fine-tune"
-    grows: ClassVar[bool] = False
     #: The user wants the active slide predicted with this checkpoint, by its folder.
     predict_asked = Signal(str)
-    #: Its state in a line is another.
-    state_changed = Signal(str)
 
-    def __init__(self, session: Session, child: Child | None = None, *, scrolls: bool = True) -> None:
+    def __init__(self, session: Session, child: Child | None = None) -> None:
         super().__init__()
         self.session = session
-        self.state = ""
         self.run: RunFollower | None = None
         self._asked = ""
         self._drawn = 0.0
-        self._map_of: tuple[int, str] | None = None
         self._elsewhere: list[Path] = []
         self._docked = False
         self._links: list[tuple[Any, Callable[..., Any]]] = []
+        self._doomed: list[RunFollower] = []
         self.helper = Helper(child)
         self.setup = TrainingSetup(preferences.device())
         self.page = TrainingRun()
+        self.map = TrainingMapControl(session, self.page)
         self.results = TrainingResults(self.page, self.helper)
         self.runs = QComboBox()
         self.runs.setToolTip("A new run, or one that there is: also one that goes on since napari was closed")
@@ -105,7 +95,9 @@ class FinetunePanel(QWidget):
         column.addStretch(1)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
-        whole.addWidget(scrolling(inside) if scrolls else inside)
+        whole.setSpacing(4)
+        whole.addWidget(scrolling(inside), 1)
+        whole.addWidget(self.setup.footer)
         self.setMinimumWidth(320)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
@@ -136,7 +128,7 @@ class FinetunePanel(QWidget):
         self._timer.stop()
         self._show_page(self.setup)
         self.runs.setCurrentIndex(0)
-        self._say("")
+        self.setup.ask_again()
 
     def open_run(self, folder: Path) -> None:
         """Follow a run, at work or not.
@@ -174,6 +166,7 @@ class FinetunePanel(QWidget):
             if self.parent() is not None:
                 self._docked = True
             elif self._docked:
+                self.map.take_away(self.run)
                 self.let_go()
                 self.deleteLater()
         return bool(super().event(event))
@@ -188,6 +181,7 @@ class FinetunePanel(QWidget):
         self.helper.said.connect(self.setup.planning)
         self.helper.planned.connect(self.setup.show_plan)
         self.helper.failed.connect(self._on_not_planned)
+        self.helper.refused.connect(self._error)
         self.helper.devices_found.connect(self._on_devices)
         page = self.page
         page.pause_asked.connect(lambda: self._ask("pause"))
@@ -195,14 +189,15 @@ class FinetunePanel(QWidget):
         page.stop_asked.connect(self._on_stop)
         page.cancel_asked.connect(self._on_cancel)
         self.results.predict_asked.connect(self.predict_asked)
-        page.map_asked.connect(self._on_map_asked)
+        page.map_asked.connect(lambda: self.map.show_anew(self.run))
+        page.workbench_asked.connect(lambda: open_dock(self.session.viewer, WORKBENCH))
         for signal, slot in (
             (self.session.slides_changed, self._on_slides),
             (self.session.viewer.events.theme, self._on_theme),
         ):
             signal.connect(slot)
             self._links.append((signal, slot))
-        self._end = partial(_end, self.helper, self._links)
+        self._end = partial(_end, self.helper, self._links, self._doomed)
         self.destroyed.connect(self._end)
         QApplication.instance().aboutToQuit.connect(self._end)
 
@@ -222,17 +217,18 @@ class FinetunePanel(QWidget):
         if isinstance(task, TrainTask) and task.config.gene_list:
             self.page.set_genes(sorted(task.config.gene_list))
         self._show_page(self.page)
+        self.page.draw(run)  # in the place of another run's curves
         self._poll()
 
     def _let_go_of_run(self) -> None:
-        if self.run is not None:
-            hide_validation(self.session.viewer, self.run.job.folder)
+        self.map.take_away(self.run)
         self._patience.end()
-        self.run, self._asked, self._map_of = None, "", None
+        self.run, self._asked = None, ""
         self.results.run = None
 
     def _show_page(self, page: QWidget) -> None:
         self.setup.setVisible(page is self.setup)
+        self.setup.footer.setVisible(page is self.setup)
         self.page.setVisible(page is self.page)
 
     def _poll(self) -> None:
@@ -258,12 +254,14 @@ class FinetunePanel(QWidget):
             self.page.draw(run, only_loss=True)
             self._drawn = time.monotonic()
         if not new or (told.live and "validation" in kinds):
-            self._show_map()
+            self.map.show(run)
         if before != told.state and not told.live:
             self.list_runs()
-        pace = _CATCH_UP_MS if new and not told.live else _LIVE_MS if told.live or run.alive else _IDLE_MS
+            if before != "new" and (best := run.best()) is not None:
+                self.session.checkpoint_made.emit(best)
+        waits = told.live or run.alive or self.page.curves is None
+        pace = _CATCH_UP_MS if new and not told.live else _LIVE_MS if waits else _IDLE_MS
         self._timer.start(pace)
-        self._say(self.page.title.text())
 
     def _ask(self, request: str) -> None:
         if self.run is None:
@@ -301,37 +299,17 @@ class FinetunePanel(QWidget):
             return
         self._ask("stop")
         self._asked = "cancel"
+        self._doomed.append(self.run)
         self._patience.begin(self.run, _CANCEL_MS)
         self._poll()
 
     def _throw_away(self, run: RunFollower) -> None:
         folder = run.job.folder
         self.show_new()
+        self._doomed.clear()
         shutil.rmtree(folder, ignore_errors=True)
         self._elsewhere = [one for one in self._elsewhere if one != folder]
         self.list_runs()
-
-    def _on_map_asked(self) -> None:
-        self._map_of = None
-        if self.run is not None and not self.page.shown.isChecked():
-            hide_validation(self.session.viewer, self.run.job.folder)
-        self._show_map()
-
-    def _show_map(self) -> None:
-        """Show the validation map of the last epoch, of the gene that is chosen."""
-        run = self.run
-        if run is None or run.progress.snapshot == 0 or not self.page.shown.isChecked():
-            return
-        wanted = (run.progress.snapshot, self.page.gene.currentText())
-        if wanted == self._map_of:
-            return
-        with contextlib.suppress(HyperSTError):  # it is being replaced, or was deleted by hand
-            snapshot = ValidationSnapshot.read(run.job.folder)
-            self.page.set_genes(sorted(snapshot.genes.tolist()))
-            gene = self.page.gene.currentText()
-            live, folder = run.progress.live, run.job.folder
-            if gene in snapshot.genes and show_validation(self.session, snapshot, gene, folder, may_open=live):
-                self._map_of = (run.progress.snapshot, gene)
 
     def _on_plan_asked(self) -> None:
         task = self.setup.task()
@@ -339,9 +317,7 @@ class FinetunePanel(QWidget):
             self.helper.plan(task)
 
     def _on_not_planned(self, message: str, expected: bool) -> None:
-        if self.run is not None:  # nothing was planned, but shared or predicted
-            self._error(message)
-        elif expected:
+        if expected:
             self.setup.show_trouble(message)
         else:
             self.setup.no_plan(message)
@@ -350,8 +326,8 @@ class FinetunePanel(QWidget):
         self.setup.form.show_devices({kind: ("" if why else "found", why) for kind, why in reasons.items()})
 
     def _on_slides(self) -> None:
+        self.map.on_slides(self.run)
         self.setup.slides.follow(self.session)
-        self._show_map()
 
     def _on_theme(self, *_: object) -> None:
         from napari.utils.theme import get_theme
@@ -375,20 +351,19 @@ class FinetunePanel(QWidget):
             self._error(str(error))
             self.list_runs()
 
-    def _say(self, line: str) -> None:
-        if line != self.state:
-            self.state = line
-            self.state_changed.emit(line)
-
     def _error(self, message: str) -> None:
         from napari.utils.notifications import show_error
 
         show_error(message)
 
 
-def _end(helper: Helper, links: list[tuple[Any, Callable[..., Any]]], *_: object) -> None:
-    """Let go of what outlives the widget."""
+def _end(helper: Helper, links: list[tuple[Any, Callable[..., Any]]], doomed: list[RunFollower], *_: object) -> None:
+    """Let go of what outlives the widget, and end what was to be thrown away."""
     for signal, slot in links:
         signal.disconnect(slot)
     links.clear()  # they hold the widget
+    for run in doomed:
+        run.end(kill=True)
+        shutil.rmtree(run.job.folder, ignore_errors=True)
+    doomed.clear()
     helper.close()

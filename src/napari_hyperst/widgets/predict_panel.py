@@ -10,9 +10,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QProgressBar, QPushButton
 from superqt import QElidingLabel
 
+from napari_hyperst.jobs.runs import BEST, best_of, list_runs
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.viewer import preferences
+from napari_hyperst.widgets.docks import FINETUNE, open_dock
 from napari_hyperst.widgets.panel import Panel, literal
 
 if TYPE_CHECKING:
@@ -66,13 +68,18 @@ class PredictPanel(Panel):
         working = QHBoxLayout()
         working.addWidget(self.bar, 1)
         working.addWidget(self.cancel)
+        self.finetune = QPushButton("Fine-tune a model…")
+        self.finetune.setToolTip("Open the panel that trains a checkpoint of your own on slides with counts")
         self.column.addLayout(form)
         self.column.addWidget(self.button)
+        self.column.addWidget(self.finetune)
         self.column.addLayout(working)
         self.column.addWidget(self.status)
         self.checkpoint.changed.connect(self._on_checkpoint)
         self.button.clicked.connect(self.predict)
+        self.finetune.clicked.connect(lambda: open_dock(session.viewer, FINETUNE))
         self.cancel.clicked.connect(self._on_cancel)
+        self.listen(session.checkpoint_made, self.add_checkpoint)
         self.listen(session.slides_changed, self.allow)
         self.listen(session.opening_changed, self.allow)
         self.listen(preferences.events("prediction").device, self._on_device)
@@ -92,8 +99,11 @@ class PredictPanel(Panel):
         """Add the folder of a checkpoint, and choose it."""
         if str(folder) not in self._folders:
             self._folders.append(str(folder))
-        self.checkpoint.reset_choices()
+        with self.checkpoint.changed.blocked():
+            self.checkpoint.choices = ()  # what is new would come last, after the choice of another folder
+            self.checkpoint.choices = self._checkpoints
         self.checkpoint.value = str(folder)
+        self._last = str(folder)
 
     def allow(self, *_: object) -> None:
         """Allow the click, or say why not."""
@@ -161,7 +171,9 @@ class PredictPanel(Panel):
 
     def _checkpoints(self, _widget: object = None) -> list[tuple[str, str]]:
         bundled = [(name, name) for name in bundled_checkpoints()]
-        return [*bundled, *((Path(folder).name or folder, folder) for folder in self._folders), (_OTHER, _OTHER)]
+        runs = [str(best) for job in list_runs() if (best := best_of(job)) is not None]
+        folders = dict.fromkeys([*runs, *self._folders])
+        return [*bundled, *((_title(Path(folder)), folder) for folder in folders), (_OTHER, _OTHER)]
 
     def _devices(self, _widget: object = None) -> list[tuple[str, str]]:
         return [(title, kind) for kind, title in _DEVICES.items() if kind not in self._missing]
@@ -180,3 +192,9 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _title(checkpoint: Path) -> str:
+    """Return what the folder of a checkpoint is called; that of a run is the run."""
+    named = checkpoint.parent if checkpoint.name == BEST else checkpoint
+    return named.name or str(checkpoint)

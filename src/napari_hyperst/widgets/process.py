@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtpy.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QObject, QProcess, QProcessEnvironment, QTimer, Signal
 
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.nouns.events import Event, EventReader
@@ -113,23 +113,41 @@ class Child(QObject):
 
     def close(self) -> None:
         """End the child, and wait until it is gone; what it is writing is written to its end."""
-        self._closing = True
-        self._timer.stop()
         writes = self._job is not None and isinstance(self._job.task, ExportTask)
-        process, self._process, self._job = self._process, None, None
+        process = self._hand_over()
         if process is None:
             return
-        process.finished.disconnect(self._on_finished)
-        process.errorOccurred.disconnect(self._on_error)
-        process.readyReadStandardOutput.disconnect(self._read)
-        process.closeWriteChannel()
         grace = _WRITING_MS if writes else _GRACE_MS
         if process.state() != QProcess.ProcessState.NotRunning and not process.waitForFinished(grace):
             process.kill()
             process.waitForFinished(_GRACE_MS)
         process.deleteLater()
 
+    def leave(self) -> None:
+        """End the child, which is writing nothing, and go on at once; if it does not hear it is killed."""
+        process = self._hand_over()
+        if process is None:
+            return
+        process.setParent(QCoreApplication.instance())  # which waits for it where napari is closed meanwhile
+        process.finished.connect(process.deleteLater)
+        patience = QTimer(process)
+        patience.setSingleShot(True)
+        patience.timeout.connect(process.kill)
+        patience.start(_GRACE_MS)
+
     # -- within
+
+    def _hand_over(self) -> QProcess | None:
+        """Let go of the process, told that there is nothing more for it to do; return it, if there is one."""
+        self._closing = True
+        self._timer.stop()
+        process, self._process, self._job = self._process, None, None
+        if process is not None:
+            process.finished.disconnect(self._on_finished)
+            process.errorOccurred.disconnect(self._on_error)
+            process.readyReadStandardOutput.disconnect(self._read)
+            process.closeWriteChannel()
+        return process
 
     def _poll(self) -> None:
         """Tell what happened in the job since the last look."""

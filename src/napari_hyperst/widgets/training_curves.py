@@ -31,8 +31,10 @@ _PLOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 _SHORT = {"spot": "s", "niche": "n", "image": "img", "gene": "gene"}
 #: Height of a row of plots in px, and points of an inch.
-_ROW_PX, _FONT = 132, 7.0
+_ROW_PX, _FONT = 150, 7.0
 _LEAST_RATIO = 30.0
+#: Height of a line of a legend in px, and of a plot's the share that its axes take.
+_LINE_PX, _AXES_SHARE = 10.5, 0.74
 #: Between the drawing of two plots, in ms.
 _BETWEEN_MS = 15
 
@@ -62,6 +64,7 @@ class TrainingCurves(QWidget):
         """Draw in other colours, each as ``#rrggbb``."""
         for plot in self.plots:
             plot.colours = {"background": background, "text": text, "line": line}
+            plot.figure.set_facecolor(background)
         if self._told is not None:
             self.show_run(self._told)
 
@@ -103,7 +106,8 @@ class Plot(FigureCanvasQTAgg):
         self.colours: Mapping[str, str] = {"background": "#262930", "text": "#f0f1f2", "line": "#5a626c"}
         super().__init__(Figure(dpi=100))
         self.axes: Axes = self.figure.subplots()
-        self.figure.subplots_adjust(left=0.2, right=0.97, top=0.87, bottom=0.15)
+        self.axes.set_axis_off()  # until there is something to show
+        self.figure.subplots_adjust(left=0.28, right=0.96, top=0.88, bottom=0.14)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFixedHeight(_ROW_PX)
 
@@ -132,7 +136,7 @@ class Plot(FigureCanvasQTAgg):
         axes.clear()
         axes.set_facecolor(self.colours["background"])
         axes.set_title(title, fontsize=_FONT + 1, loc="left", color=self.colours["text"], pad=3)
-        axes.tick_params(labelsize=_FONT - 0.5, colors=self.colours["text"], length=2, pad=1.5)
+        axes.tick_params(labelsize=_FONT - 1, colors=self.colours["text"], length=2, pad=1.5)
         for side, spine in axes.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color(self.colours["line"])
@@ -169,7 +173,8 @@ class Plot(FigureCanvasQTAgg):
             low, high = axes.get_ylim()
             rows = -(-len(curves) // (1 + (len(curves) > 4)))
             if axes.get_yscale() == "linear":  # room for the legend above the curves
-                axes.set_ylim(low, high + 0.13 * rows * (high - low))
+                taken = min(rows * _LINE_PX / (_ROW_PX * _AXES_SHARE), 0.6)
+                axes.set_ylim(low, low + (high - low) / (1 - taken))
             axes.legend(
                 fontsize=_FONT - 1, frameon=False, labelcolor=self.colours["text"], loc="upper right",
                 handlelength=1.0, borderaxespad=0.1, labelspacing=0.15, handletextpad=0.4, columnspacing=0.8,

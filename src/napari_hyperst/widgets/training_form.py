@@ -36,8 +36,8 @@ MAIN = {
 _DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple GPU (MPS)"}
 #: Settings that other parts of the panel ask for, or that are of no use from a window.
 _ELSEWHERE = {
-    "slides", "validation", "out", "init_from", "genes", "gene_list", "holdout", "method", "tiles", "processes",
-    "trackers", "device",
+    "slides", "validation", "opened", "out", "init_from", "genes", "gene_list", "holdout", "method", "tiles",
+    "processes", "trackers", "device",
 }  # fmt: skip
 _NESTED: dict[str, type[BaseModel]] = {"method": HyperSTConfig, "tiles": TileSpec}
 _NOT_HERE = {"method.kind", "method.alignment"}
@@ -85,8 +85,8 @@ class TrainingForm(QWidget):
         self.advanced.setAutoRaise(True)
         self.advanced.setArrowType(Qt.ArrowType.RightArrow)
         self.advanced.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.again = QPushButton("Work all of them out again")
-        self.again.setToolTip("Take back what you changed, and let the settings follow from slides, device and memory")
+        self.again = QPushButton("Take back my changes")
+        self.again.setToolTip("Let all settings follow from slides, device and memory again")
         self.again.hide()
         self.rest = QWidget()
         self.rest.setLayout(rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
@@ -96,6 +97,11 @@ class TrainingGenes(QWidget):
         return self.how.currentText() == LISTED and not self.listed
 
     @property
+    def chosen(self) -> bool:
+        """Whether the genes are chosen by the run itself."""
+        return bool(self.how.currentText() == VARIABLE)
+
+    @property
     def from_checkpoint(self) -> str | None:
         """The checkpoint whose genes are asked for."""
         if self.how.currentText() != OF_CHECKPOINT or self.checkpoint.currentData() is None:
@@ -106,11 +112,11 @@ class TrainingGenes(QWidget):
         """Return what is asked for, as settings of a run."""
         if self.how.currentText() == LISTED:
             return {"gene_list": self.listed}
-        return {"genes": self.count.value()} if self.how.currentText() == VARIABLE else {}
+        return {"genes": self.count.value()} if self.chosen else {}
 
     def settled(self, plan: TrainingPlan | None) -> dict[str, Any]:
         """Return what the run is to be given: a list without the genes that a training slide lacks."""
-        if self.how.currentText() == VARIABLE:
+        if self.chosen:
             return self.asked()
         return {"gene_list": () if plan is None else plan.genes}
 
@@ -126,23 +132,34 @@ class TrainingGenes(QWidget):
 
     def show_plan(self, plan: TrainingPlan) -> None:
         """Say which genes will be learnt, and which slides lack which."""
-        names = ", ".join(plan.genes[:_NAMED]) + (", …" if len(plan.genes) > _NAMED else "")
-        lines = [f"{len(plan.genes)} genes: {names}"]
+        lines = [f"{len(plan.genes)} genes: {_few(plan.genes, _NAMED)}"]
         details = [" ".join(plan.genes)]
+        panel = set(plan.genes)
+        out = sorted({gene for slide in plan.slides for gene in slide.missing} - panel)
+        if out:
+            where = ", ".join(slide.name for slide in plan.slides if slide.spots and slide.missing)
+            lines.append(f"{len(out)} left out, not measured on {where}: {_few(out)}.")
         for slide in plan.slides:
+            if lacks := [gene for gene in slide.missing if gene in panel]:
+                lines.append(f"{slide.name} does not validate {len(lacks)}, not measured on it: {_few(lacks)}.")
             if slide.missing:
-                few = ", ".join(slide.missing[:3]) + (", …" if len(slide.missing) > 3 else "")
-                does = "is not measured by them" if not slide.spots else "left out of the panel"
-                lines.append(f"{slide.name} lacks {len(slide.missing)} ({few}): {does}.")
                 details.append(f"\nMissing on {slide.name}:\n{' '.join(slide.missing)}")
         self.say("\n".join(lines))
         self.all.setPlainText("\n".join(details))
         self.more.show()
+        for widget in (self.summary, self.more, self.all):
+            widget.setEnabled(True)
+
+    def age(self) -> None:
+        """Show that what is said is of another choice."""
+        for widget in (self.summary, self.more, self.all):
+            widget.setEnabled(False)
 
     def say(self, text: str) -> None:
         """Show a line in the place of a panel."""
         self.summary.setText(text)
         self.summary.setVisible(bool(text))
+        self.summary.setEnabled(True)
         self.more.hide()
         self.more.setChecked(False)
 
@@ -150,3 +167,7 @@ class TrainingGenes(QWidget):
         for number, page in enumerate((self.count, self.text, self.checkpoint)):
             page.setVisible(number == index)
         self.changed.emit()
+
+
+def _few(genes: Sequence[str], most: int = 3) -> str:
+    return ", ".join(genes[:most]) + (", …" if len(genes) > most else "")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job, jobs_folder
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.plan import TrainingPlan
-from napari_hyperst.nouns.tasks import PlanTask, PredictTask, ShareTask
+from napari_hyperst.nouns.tasks import AnyTask, PlanTask, PredictTask, ShareTask
 from napari_hyperst.widgets.process import Child, result_of
 
 
@@ -30,8 +31,10 @@ class Helper(QObject):
     said = Signal(str)
     #: A ``TrainingPlan`` is made.
     planned = Signal(object)
-    #: None could be made, or nothing be shared: why, and whether the user can mend it.
+    #: None could be made: why, and whether the user can mend it.
     failed = Signal(str, bool)
+    #: Nothing could be shared or predicted: why.
+    refused = Signal(str)
     #: A checkpoint was written or sent: where to.
     shared = Signal(str)
     #: A prediction is over: the file with its table, or None, and what the table is called.
@@ -46,7 +49,10 @@ class Helper(QObject):
         self._next: PlanTask | None = None
         self._then: PredictTask | None = None
         self._folders: list[Path] = []
+        self._results: list[Path] = []
         self._closed = False
+        # A prediction is written into stores as long as its slide is open, also when this has been closed.
+        QCoreApplication.instance().aboutToQuit.connect(partial(_remove, self._results))
 
     @property
     def busy(self) -> bool:
@@ -64,7 +70,7 @@ class Helper(QObject):
     def share(self, task: ShareTask) -> None:
         """Write or send a checkpoint."""
         if self.busy:
-            self.failed.emit("wait until what is at work is done", False)
+            self.refused.emit("wait until what is at work is done")
         else:
             self._submit(task)
 
@@ -76,10 +82,11 @@ class Helper(QObject):
             self._submit(task)
 
     def rest(self) -> None:
-        """End the child, so that its memory is free; it is started again when it is needed."""
+        """End the child, so that its memory is free, unless it is at work on more than a plan."""
         self._next = None
-        if self._child is not None and self._given is None:
-            self._child.close()
+        child = self._child
+        if child is not None and self._given is None and (child.job is None or isinstance(child.job.task, PlanTask)):
+            child.leave()  # it may be in the middle of an import
             self._child = None
             self._tidy()
 
@@ -98,10 +105,16 @@ class Helper(QObject):
             return
         try:
             folder = jobs_folder()
-            self._folders.append(folder.parent)
+            (self._results if isinstance(task, PredictTask) else self._folders).append(folder.parent)
             self._warm().submit(Job.create(folder, task))
         except HyperSTError as error:
-            self.failed.emit(str(error), True)
+            self._fail(task, str(error), True)
+
+    def _fail(self, task: AnyTask, message: str, expected: bool) -> None:
+        if isinstance(task, PlanTask):
+            self.failed.emit(message, expected)
+        else:
+            self.refused.emit(message)
 
     def _warm(self) -> Child:
         if self._child is None:
@@ -117,9 +130,9 @@ class Helper(QObject):
             self.said.emit(str(event.content["what"]))
 
     def _on_ended(self, job: Job, event: Event) -> None:
-        following = self._then or self._next
-        self._then = self._next = None
-        if following is None or not isinstance(job.task, PlanTask):  # a plan that another follows is out of date
+        following: PredictTask | PlanTask | None = self._then or self._next
+        self._then, self._next = None, self._next if self._then else None
+        if not (isinstance(following, PlanTask) and isinstance(job.task, PlanTask)):  # one of the two is out of date
             self._tell(job, event)
         if following is not None:
             self._submit(following)
@@ -130,7 +143,7 @@ class Helper(QObject):
         if isinstance(job.task, PredictTask):
             self.predicted.emit(result_of(job, event) if done else None, str(event.content.get("table", "")))
         if event.kind == "error":
-            self.failed.emit(str(event.content["message"]), bool(event.content.get("expected")))
+            self._fail(job.task, str(event.content["message"]), bool(event.content.get("expected")))
         elif done and isinstance(job.task, PlanTask):
             try:
                 plan = TrainingPlan.model_validate_json(result_of(job, event).read_text(encoding="utf-8"))
@@ -142,6 +155,10 @@ class Helper(QObject):
             self.shared.emit(str(event.content.get("page") or event.content.get("folder")))
 
     def _tidy(self) -> None:
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._folders.clear()
+        _remove(self._folders)
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    folders.clear()

@@ -22,6 +22,9 @@ from qtpy.QtWidgets import (
 
 from napari_hyperst.nouns.encoders import ENCODERS
 
+#: Width at which the picture of a run is shown.
+_PICTURE_PX = 1000
+
 
 def show_card(parent: QWidget, best: Path) -> None:
     """Show the model card of a checkpoint, without its front matter."""
@@ -38,11 +41,15 @@ def show_card(parent: QWidget, best: Path) -> None:
 
 def show_picture(parent: QWidget, best: Path) -> None:
     """Show the picture of a run."""
+    ratio = parent.devicePixelRatioF()
+    width = round(_PICTURE_PX * ratio)
+    picture = QPixmap(str(best / "report.png")).scaledToWidth(width, Qt.TransformationMode.SmoothTransformation)
+    picture.setDevicePixelRatio(ratio)
     label = QLabel()
-    label.setPixmap(QPixmap(str(best / "report.png")))
+    label.setPixmap(picture)
     scroll = QScrollArea()
     scroll.setWidget(label)
-    _dialog(parent, "Curves", scroll, 980, 720).show()
+    _dialog(parent, "Curves", scroll, _PICTURE_PX + 40, 720).show()
 
 
 def ask_throw_away(parent: QWidget, name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
@@ -20,22 +22,25 @@ from qtpy.QtWidgets import (
 
 from napari_hyperst.jobs.progress import duration
 from napari_hyperst.jobs.runs import RunFollower
+from napari_hyperst.nouns.tasks import TrainTask
 
 if TYPE_CHECKING:
     from napari_hyperst.widgets.training_curves import TrainingCurves
 
 _TITLES = {
     "new": "This run was never started",
-    "starting": "Starting: importing PyTorch…",
     "paused": "Paused",
     "done": "Done",
     "stopped": "Stopped",
     "failed": "It ended with an error",
     "crashed": "The trainer crashed",
 }
+_CURVES = "napari_hyperst.widgets.training_curves"
+_STARTING = "Starting: importing PyTorch…"
+_SILENT = "It said nothing, as a process does not that is killed where memory has run out. "
 _MEND = (
     "napari and your data are untouched, and what was saved last is kept. Resume goes on from there. If it crashes "
-    "again: memory may have run out (start a new run with a smaller batch, or on the CPU)."
+    "again: memory may have run out (start a new run with a smaller micro batch, or on the CPU)."
 )
 _SLOW_TO_STOP = (
     "Stopping, once the piece of a batch at work is over. Stop now ends it at once; what was saved last is kept."
@@ -60,12 +65,14 @@ class TrainingRun(QWidget):
     curves_asked = Signal()
     export_asked = Signal()
     push_asked = Signal()
+    workbench_asked = Signal()
     #: The user wants the validation map shown, of another gene, or no longer.
     map_asked = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.curves: TrainingCurves | None = None
+        self._import: Thread | None = None
         self._theme = ("#262930", "#f0f1f2", "#5a626c")
         self.title, self.detail, self.note = QLabel(), QLabel(), QLabel()
         self.title.setStyleSheet("font-weight: bold;")
@@ -86,6 +93,7 @@ class TrainingRun(QWidget):
         self.card = _button("Model card", "What the checkpoint is, what it was made of, how far to trust it")
         self.picture = _button("Curves", "The picture of the whole run")
         self.export = _button("Export…", "Write the checkpoint as a folder to share")
+        self.workbench = _button("Workbench", "Predict other slides with it, look at genes, compare, export")
         self.push = _button("Push to the hub…", "Send the checkpoint to the Hugging Face hub")
         self.shown = QCheckBox("Map")
         self.shown.setChecked(True)
@@ -106,7 +114,8 @@ class TrainingRun(QWidget):
             row.addWidget(button)
         grid = QGridLayout(self.ended)
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.addWidget(self.load, 0, 0, 1, 2)
+        grid.addWidget(self.load, 0, 0)
+        grid.addWidget(self.workbench, 0, 1)
         for number, button in enumerate((self.card, self.picture, self.export, self.push)):
             grid.addWidget(button, 1 + number // 2, number % 2)
         self._column = QVBoxLayout(self)
@@ -120,6 +129,7 @@ class TrainingRun(QWidget):
             (self.pause, self.pause_asked), (self.resume, self.resume_asked), (self.stop, self.stop_asked),
             (self.cancel, self.cancel_asked), (self.load, self.load_asked), (self.card, self.card_asked),
             (self.picture, self.curves_asked), (self.export, self.export_asked), (self.push, self.push_asked),
+            (self.workbench, self.workbench_asked),
         ):  # fmt: skip
             button.clicked.connect(signal)
         self.shown.toggled.connect(lambda _: self.map_asked.emit())
@@ -140,14 +150,23 @@ class TrainingRun(QWidget):
             self.gene.setCurrentIndex(max(0, self.gene.findText(now)))
 
     def draw(self, run: RunFollower, *, only_loss: bool = False) -> None:
-        """Draw the curves of a run anew, or its loss only."""
-        if self.curves is None:  # matplotlib is imported when there is something to draw
+        """Draw the curves of a run anew, or its loss only; ``curves`` is None until that can be done."""
+        if self.curves is None:
+            if not self._imported():
+                return  # at one of the next looks
             from napari_hyperst.widgets.training_curves import TrainingCurves
 
             self.curves = TrainingCurves()
             self.curves.set_theme(*self._theme)
             self._column.addWidget(self.curves)
         self.curves.show_run(run.progress, only_loss=only_loss)
+
+    def _imported(self) -> bool:
+        """Tell whether matplotlib is there: its import takes a second, so a thread does it."""
+        if self._import is None:
+            self._import = Thread(target=import_module, args=(_CURVES,), name="hyperst-import", daemon=True)
+            self._import.start()
+        return not self._import.is_alive()
 
     def show_run(self, run: RunFollower, *, asked: str = "") -> None:
         """Show how a run stands.
@@ -169,13 +188,13 @@ class TrainingRun(QWidget):
         if asked == "stop" and live:
             notes = [_SLOW_TO_STOP]
         elif told.state == "crashed":
-            notes = [_MEND]
+            notes = [_MEND if told.what else _SILENT + _MEND]
         elif told.state == "failed":
             notes = [told.what]
         self.note.setText("\n".join(notes))
         self.note.setVisible(bool(notes))
-        self.lines.setPlainText(told.what or "It printed nothing.")
-        self.lines.setVisible(told.state == "crashed")
+        self.lines.setPlainText(told.what)
+        self.lines.setVisible(told.state == "crashed" and bool(told.what))
         self.pause.setVisible(live and told.state != "paused")
         self.pause.setEnabled(told.state in ("training", "preparing") and not asked)
         self.resume.setVisible(told.state in ("paused", "new", "stopped", "failed", "crashed"))
@@ -211,12 +230,26 @@ def _title(run: RunFollower, asked: str) -> str:
         return {"pause": "Pausing…", "stop": "Stopping…", "cancel": "Throwing it away…"}[asked]
     if told.state == "preparing":
         return f"Encoding {told.what}: {told.done:,} of {told.total:,}" if told.total else "Opening slides and encoder…"
+    if told.state == "training" and told.epoch >= told.epochs:
+        return "Trained: measuring, writing the model card…"
     if told.state == "training":
         return f"Training: epoch {min(told.epoch + 1, told.epochs)} of {told.epochs}"
+    if told.state == "starting":
+        return f"Going on after epoch {told.epoch}: importing PyTorch…" if told.epoch else _STARTING
     title = _TITLES[told.state]
     if told.state == "done":
-        return f"{title}: epoch {told.best_epoch} of {told.epoch} is kept"
+        return f"{title}: epoch {told.best_epoch} of {told.epoch} is kept{_why_kept(run)}"
     return f"{title} after epoch {told.epoch} of {told.epochs}" if told.epoch else title
+
+
+def _why_kept(run: RunFollower) -> str:
+    """Say by what the epoch was chosen, where there was a choice."""
+    task = run.job.task
+    if not isinstance(task, TrainTask) or task.config.keep == "last" or not run.progress.curves.get("validation/mse"):
+        return ""
+    return {"mse": ", with the least squared error", "pcc": ", with the highest PCC", "total": ", with the least loss"}[
+        task.config.monitor
+    ]
 
 
 def _detail(run: RunFollower) -> str:
@@ -235,7 +268,8 @@ def _detail(run: RunFollower) -> str:
     pcc = told.curves.get("validation/pcc", {})
     if pcc:
         best = max(pcc, key=pcc.__getitem__)
-        parts.append(f"validation PCC {pcc[max(pcc)]:.3f} (best {pcc[best]:.3f} in epoch {best})")
+        now = told.best_epoch if told.best_epoch in pcc else max(pcc)
+        parts.append(f"validation PCC {pcc[now]:.3f} (best {pcc[best]:.3f} in epoch {best})")
     return " · ".join(parts)
 
 

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGroupBox, QLabe
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.jobs.progress import duration
-from napari_hyperst.jobs.runs import BEST, list_runs, new_run_folder
+from napari_hyperst.jobs.runs import best_of, list_runs, new_run_folder
 from napari_hyperst.nouns.bundled import bundled_checkpoints
 from napari_hyperst.nouns.plan import TrainingPlan
 from napari_hyperst.nouns.tasks import PlanTask, TrainTask
@@ -34,6 +34,11 @@ class TrainingSetup(QWidget):
         The device to begin with.
     parent
         Qt parent.
+
+    Attributes
+    ----------
+    footer
+        What the run would take, and the button that starts it: to be laid out where it is always seen.
     """
 
     #: The form has changed, and wants a plan made.
@@ -46,6 +51,7 @@ class TrainingSetup(QWidget):
         self.plan: TrainingPlan | None = None
         self._folders: list[Path] = []
         self._trouble = ""
+        self._no_plans = False
         self.slides = TrainingSlides()
         self.genes = TrainingGenes()
         self.form = TrainingForm(device)
@@ -73,14 +79,20 @@ class TrainingSetup(QWidget):
         column.addWidget(self.genes)
         layout.addWidget(_box("Model", model))
         layout.addWidget(_box("Settings", self.form))
-        layout.addWidget(self.estimate)
-        layout.addWidget(self.button)
+        self.footer = QWidget()
+        foot = QVBoxLayout(self.footer)
+        foot.setContentsMargins(4, 0, 4, 4)
+        foot.setSpacing(4)
+        foot.addWidget(self.estimate)
+        foot.addWidget(self.button)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
         self._timer.timeout.connect(self.plan_asked)
         for part in (self.slides, self.genes, self.form):
             part.changed.connect(self._on_changed)
+        for part in (self.slides, self.genes):
+            part.changed.connect(self.genes.age)
         self.start_from.activated.connect(self._on_start_from)
         self.button.clicked.connect(self.started)
         self.list_checkpoints()
@@ -89,7 +101,8 @@ class TrainingSetup(QWidget):
     def list_checkpoints(self) -> None:
         """List what a run can start from: the bundled checkpoints, those of runs, and those that were chosen."""
         found = [(name, name) for name in bundled_checkpoints()]
-        found += [(f"{job.folder.name} (run)", str(job.folder / BEST)) for job in list_runs() if _has_best(job)]
+        runs = [(job.folder.name, best_of(job)) for job in list_runs()]
+        found += [(f"{name} (run)", str(best)) for name, best in runs if best is not None]
         found += [(folder.name, str(folder)) for folder in self._folders]
         now = self.start_from.currentData()
         self.start_from.clear()
@@ -133,13 +146,18 @@ class TrainingSetup(QWidget):
         config = self.config().absolute()
         return Job.create(config.out, TrainTask(config=config))
 
+    def ask_again(self) -> None:
+        """Ask for a plan where there is none, as what was changed meanwhile has none."""
+        if self.plan is None:
+            self._timer.start()
+
     def planning(self, what: str) -> None:
         """Show that a plan is being made."""
         self._say(f"Working out settings, time and memory: {what}…")
 
     def show_plan(self, plan: TrainingPlan) -> None:
         """Fill in what was worked out, and say what the run would take."""
-        self.plan, self._trouble = plan, ""
+        self.plan, self._trouble, self._no_plans = plan, "", False
         self.form.fill(plan.settings, plan.reasons)
         self.form.show_devices(plan.devices)
         self.genes.show_plan(plan)
@@ -155,8 +173,10 @@ class TrainingSetup(QWidget):
         self._allow()
 
     def no_plan(self, why: str) -> None:
-        """Say why no plan can be made; the run may be started without."""
+        """Say why no plan can be made; a run of highly variable genes may be started without."""
+        self._no_plans = True
         self._say(f"Time and memory are not known: {why}")
+        self._allow()
 
     # -- within
 
@@ -165,6 +185,7 @@ class TrainingSetup(QWidget):
         return {
             "slides": self.slides.training,
             "validation": self.slides.validation,
+            "opened": self.slides.opened,
             "holdout": self.slides.holdout,
             "init_from": init if init != _OTHER else None,
         }
@@ -191,8 +212,8 @@ class TrainingSetup(QWidget):
             why = "Choose a slide with counts to train on"
         elif self.genes.waits:
             why = "Paste the genes to predict"
-        elif not why and self.plan is None and self.genes.how.currentIndex() > 0:
-            why = "Wait until it is known which of the genes the slides have"
+        elif not why and self.plan is None and not (self._no_plans and self.genes.chosen):
+            why = "Wait until genes, settings, time and memory are worked out"
         self.button.setEnabled(not why)
         self.button.setToolTip(why or "Train in a process of its own: napari stays free, and may be closed")
         if not self.slides.training:
@@ -208,7 +229,11 @@ def describe_plan(plan: TrainingPlan, epochs: int) -> str:
     """Say what a run would take, and what that is based on."""
     spots, held = sum(s.spots for s in plan.slides), sum(s.held_out for s in plan.slides)
     prepare = f"{duration(plan.prepare_s)} to encode tiles (less if done before), then " if plan.prepare_s else ""
-    tight = " That is tight: choose a smaller micro batch." if plan.memory_gib > 0.8 * plan.memory_free_gib else ""
+    tight = (
+        " That is tight: choose a smaller micro batch, under Advanced."
+        if plan.memory_gib > 0.8 * plan.memory_free_gib
+        else ""
+    )
     disk = f" and {plan.cache_gib:.2g} GiB for the cache" if plan.cache_gib else ""
     total, epoch = duration(plan.total_s(epochs)), duration(plan.epoch_s)
     return (
@@ -217,10 +242,6 @@ def describe_plan(plan: TrainingPlan, epochs: int) -> str:
         f"{plan.memory_gib:.1f} GiB of memory, {plan.memory_free_gib:.1f} are free{disk}.{tight}\n"
         f"({plan.basis[:1].upper()}{plan.basis[1:]}.)"
     )
-
-
-def _has_best(job: Job) -> bool:
-    return (job.folder / BEST / "card.json").is_file()
 
 
 def _box(title: str, inside: QWidget) -> QGroupBox:

@@ -24,6 +24,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_hyperst.nouns.slide_ref import SlideRef
+
 if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
 
@@ -33,19 +35,25 @@ _OPTIMISTIC = (
     "and patient are those of training. A section of another patient tells more."
 )
 _UNCHECKED = "Nothing is held out: all epochs are trained, the last is kept, and nothing tells how good it is."
+_SPLIT = "Validate on the slides of one patient, train on those of the others"
+_NO_SPLIT = f"{_SPLIT}: type whose they are, two patients at least, into the table's last column"
 _EMPTY = "Open slides with counts in the viewer, or add their folders."
 
 
 @dataclass
 class _Row:
-    """A slide in the table: its path, why it cannot be used, what it is for, and whose it is."""
+    """A slide in the table: how it is opened, why it cannot be used, what it is for, and whose it is."""
 
-    path: Path
+    ref: SlideRef
     name: str
     why_not: str = ""
     use: str = TRAIN
     patient: str = ""
     typed: bool = False
+
+    @property
+    def path(self) -> Path:
+        return self.ref.path
 
 
 class TrainingSlides(QWidget):
@@ -65,6 +73,7 @@ class TrainingSlides(QWidget):
         self._rows: dict[Path, _Row] = {}
         self._folders: set[Path] = set()
         self._shown: list[Path] = []
+        self._chosen = False
         self.table = QTableWidget(0, 3)
         self.table.setHorizontalHeaderLabels(["Slide", "Use", "Patient"])
         self.table.verticalHeader().hide()
@@ -78,7 +87,6 @@ class TrainingSlides(QWidget):
         self.add = QPushButton("Add folders…")
         self.add.setToolTip("Add the folder of a slide that is not open in the viewer")
         self.split = QPushButton("Split by patient")
-        self.split.setToolTip("Validate on the slides of one patient, train on those of the others")
         self.hold_out = QCheckBox("Hold out a block of")
         self.hold_out.setChecked(True)
         self.share = QSpinBox()
@@ -120,28 +128,32 @@ class TrainingSlides(QWidget):
         return [row.path for row in self._rows.values() if row.use == VALIDATE and not row.why_not]
 
     @property
+    def opened(self) -> list[SlideRef]:
+        """Of both, the slides that are opened in a way of the user's: with µm/px that was stated, elements by name."""
+        used = {*self.training, *self.validation}
+        refs = [row.ref for path, row in self._rows.items() if path in used]
+        return [ref for ref in refs if any(value is not None for value in ref.options.values())]
+
+    @property
     def holdout(self) -> float:
         """Share of the spots of the training slides that are held out; 0 where there are validation slides."""
         return self.share.value() / 100 if self.hold_out.isChecked() and not self.validation else 0.0
 
     def follow(self, session: Session) -> None:
         """List the slides that are open in a viewer, beside the folders that were added."""
+        before = {path: row.ref for path, row in self._rows.items()}
         kept = {path: row for path, row in self._rows.items() if path in self._folders}
         for entry in session.entries.values():
-            options = [name for name, value in entry.ref.options.items() if value is not None]
-            why = "" if entry.slide.counts is not None else "it has no counts"
-            if not why and options:
-                why = f"it was opened with {', '.join(options)} of your own: export it as a store, and open that"
             path = entry.ref.path.absolute()
-            if path not in kept:
-                kept[path] = self._rows.get(path, _Row(path, entry.key))
-                kept[path].why_not = why
-        new = [row for path, row in kept.items() if path not in self._rows and not row.why_not]
+            row = kept.setdefault(path, self._rows.get(path) or _Row(entry.ref, entry.key))
+            row.ref = entry.ref.model_copy(update={"path": path})
+            row.why_not = "" if entry.slide.counts is not None else "it has no counts"
+        new = [row for path, row in kept.items() if path not in before and not row.why_not]
         usable = [row for row in kept.values() if not row.why_not]
         if new and len(usable) > 1 and not any(row.use == VALIDATE for row in usable):
             new[-1].use = VALIDATE
-        if list(kept) != list(self._rows) or new:
-            self._rows = kept
+        self._rows = kept
+        if {path: row.ref for path, row in kept.items()} != before:
             self._show()
             self.changed.emit()
 
@@ -151,23 +163,29 @@ class TrainingSlides(QWidget):
             path = folder.absolute()
             self._folders.add(path)
             use = VALIDATE if self.training and not self.validation else TRAIN
-            self._rows.setdefault(path, _Row(path, path.name, use=use))
+            self._rows.setdefault(path, _Row(SlideRef(path=path), path.name, use=use))
         self._show()
         self.changed.emit()
 
     def set_use(self, path: Path, use: str) -> None:
-        """Use a slide for ``TRAIN``, ``VALIDATE`` or ``LEAVE``."""
+        """Use a slide for ``TRAIN``, ``VALIDATE`` or ``LEAVE``, as the user has chosen."""
         self._rows[path.absolute()].use = use
+        self._chosen = True
         self._show()
         self.changed.emit()
 
     def set_patients(self, patients: Mapping[str, str]) -> None:
-        """Fill in whose the slides are, by path, where the user has not said it."""
+        """Fill in whose the slides are, by path, where the user has not said it.
+
+        By that they are split, unless the user has chosen what they are for.
+        """
         for path, patient in patients.items():
             row = self._rows.get(Path(path))
             if row is not None and patient and not row.typed:
                 row.patient = patient
         self._show()
+        if not self._chosen and self._shared:
+            self.split_by_patient()
 
     def split_by_patient(self) -> None:
         """Validate on the patient with the fewest slides, and train on the others."""
@@ -182,6 +200,12 @@ class TrainingSlides(QWidget):
         self.changed.emit()
 
     # -- within
+
+    @property
+    def _shared(self) -> list[str]:
+        """Patients with slides of both kinds."""
+        whose = {use: {row.patient for row in self._rows.values() if row.use == use} for use in (TRAIN, VALIDATE)}
+        return sorted((whose[TRAIN] & whose[VALIDATE]) - {""})
 
     def _show(self) -> None:
         if self._shown != list(self._rows):
@@ -200,6 +224,7 @@ class TrainingSlides(QWidget):
         self.share.setEnabled(self.hold_out.isChecked())
         patients = {row.patient for row in self._rows.values() if row.patient}
         self.split.setEnabled(len(patients) > 1)
+        self.split.setToolTip(_SPLIT if len(patients) > 1 else _NO_SPLIT)
         self.note.setText(self._note())
         self.note.setVisible(bool(self.note.text()))
 
@@ -232,11 +257,9 @@ class TrainingSlides(QWidget):
             return "Choose a slide to train on."
         if not self.validation:
             return _OPTIMISTIC if self.hold_out.isChecked() else _UNCHECKED
-        whose = {use: {row.patient for row in self._rows.values() if row.use == use} for use in (TRAIN, VALIDATE)}
-        both = sorted((whose[TRAIN] & whose[VALIDATE]) - {""})
-        if both:
-            return f"Sections of {both[0]} are in both: they say little about another patient."
-        if "" in whose[TRAIN] | whose[VALIDATE]:
+        if self._shared:
+            return f"Sections of {self._shared[0]} are in both: they say little about another patient."
+        if any(not row.patient for row in self._rows.values() if row.use != LEAVE and not row.why_not):
             return "Say whose the sections are: if training and validation share a patient, the result is optimistic."
         return ""
 
