@@ -443,5 +443,15 @@ def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted:
     assert not text.visible
     layer.visible = True
     assert text.visible
+    assert entry.table is not None
+    row = int(np.nanargmax(entry.table.obs["violation_spot_image__niche_image"]))
+    entry.table.obs.loc[entry.table.obs_names[row], ["in_training", "complete_niche"]] = [True, False]
+    predicted.show("violation_spot_image__niche_image")
+    violation = predicted.layer_of(entry, "violation_spot_image__niche_image")
+    assert violation is not None
+    told = str(violation.get_status(violation.data_to_world(violation.data[row]), world=True)["value"]).split(" · ")
+    assert told[1:3] == ["the model was trained on it", "its niche is incomplete"]  # where no status bar cuts them off
+    assert told[3] == f"spot image → niche image violation {violation.features['value'][row]:.1f}°"
+    predicted.show("measured")
     predicted.viewer.layers.remove(layer)
     assert not text.visible

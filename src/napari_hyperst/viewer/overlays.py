@@ -118,7 +118,13 @@ class Overlays:
         values = values_of(entry.table, shown.key, genes)
         limits = limits_of(entry.table, shown.key, genes, percentiles())
         layer = add_map(
-            self._session.viewer, slide, entry.table, values, limits, said, partial(self._describe, entry.key)
+            self._session.viewer,
+            slide,
+            entry.table,
+            values,
+            limits,
+            said,
+            partial(self._describe, entry.key, shown.key),
         )
         if layer.visible != visible:
             layer.visible = visible
@@ -169,12 +175,12 @@ class Overlays:
 
     # -- within
 
-    def _describe(self, key: str, row: int) -> str:
-        """Say what the status bar tells of a spot; called in napari's thread for that."""
+    def _describe(self, key: str, kind: str, row: int) -> str:
+        """Say what the status bar tells of a spot of a map; called in napari's thread for that."""
         entry = self._session.entries.get(key)
         if entry is None or entry.table is None or row >= entry.table.n_obs:
             return ""
-        return describe_spot(entry.table, row, self._session.genes, self._session.title or "")
+        return describe_spot(entry.table, row, self._session.genes, self._session.title or "", entry.map(kind))
 
     def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
         """Return what a map's layer should show now."""
