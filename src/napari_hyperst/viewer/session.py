@@ -207,6 +207,7 @@ class Session:
                 layer.visible = said["slide"] == key
         if entry is not None:
             look_at_spots(self.viewer, entry.slide)
+            self.overlays.take_in(entry)  # it may have been predicted meanwhile
             self.show()
         self.overlays.caption()
         self.slides_changed.emit()
@@ -244,7 +245,7 @@ class Session:
     def set_prediction(
         self, key: str, table: AnnData, name: str, result: Path | None = None, slide: Slide | None = None
     ) -> None:
-        """Take a prediction in, and show it.
+        """Take a prediction in, and show it where its slide is looked at: else when that is chosen.
 
         Parameters
         ----------
@@ -264,7 +265,8 @@ class Session:
             self.gene = None  # nobody chose it
         hold(entry, table, name, result, slide)
         if key != self._active:
-            self.activate(key)
+            self.prediction_changed.emit()
+            return
         self._keep_shown_possible()
         self.overlays.take_in(entry)
         self.outline_anew(entry)  # this model may look at other tiles

@@ -144,6 +144,13 @@ def show_error(message: str) -> None:
     show_error(unmarked(message))
 
 
+def show_info(message: str) -> None:
+    """Tell of something good as napari does."""
+    from napari.utils.notifications import show_info
+
+    show_info(unmarked(message))
+
+
 def show_warning(message: str) -> None:
     """Warn as napari does."""
     from napari.utils.notifications import show_warning

@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QProgressBar, QPushButton
-from superqt import QElidingLabel
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QPushButton
 
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
-from napari_hyperst.nouns.events import Event
 from napari_hyperst.viewer import preferences
-from napari_hyperst.widgets.panel import Panel, literal
+from napari_hyperst.widgets.panel import Panel
+from napari_hyperst.widgets.work_bar import WorkBar
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
     from napari_hyperst.widgets.work import Work
 
 _OTHER = "Choose a folder…"
-_CANCEL = "Stop within a second; what was there before stays"
 _DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple GPU (MPS)"}
 
 
@@ -40,7 +37,6 @@ class PredictPanel(Panel):
         self._folders: list[str] = []
         self._last = DEFAULT_CHECKPOINT
         self._missing: dict[str, str] = {}
-        self._began: tuple[float, int] | None = None
         self._of: str | None = None
         self.checkpoint = ComboBox(
             label="Checkpoint", choices=self._checkpoints, value=DEFAULT_CHECKPOINT,
@@ -55,34 +51,20 @@ class PredictPanel(Panel):
             form.addRow(picker.label, picker.native)
         self.button = QPushButton("Predict genes")
         self.button.setDefault(True)
-        self.bar = QProgressBar()
-        self.cancel = QPushButton("Cancel")
-        self.cancel.setToolTip(_CANCEL)
-        self.bar.setToolTip("How far the work has come")
-        self.status = QElidingLabel()
-        self.status.setTextFormat(Qt.TextFormat.PlainText)
-        self.status.setWordWrap(True)
-        self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
-        working = QHBoxLayout()
-        working.addWidget(self.bar, 1)
-        working.addWidget(self.cancel)
+        self.progress = WorkBar(work, exports=False)
+        self.bar, self.cancel, self.status = self.progress.bar, self.progress.cancel, self.progress.status
         self.column.addLayout(form)
         self.column.addWidget(self.button)
-        self.column.addLayout(working)
-        self.column.addWidget(self.status)
+        self.column.addWidget(self.progress)
         self.checkpoint.changed.connect(self._on_checkpoint)
         self.button.clicked.connect(self.predict)
-        self.cancel.clicked.connect(self._on_cancel)
+        self.progress.said.connect(self._on_said)
         self.listen(session.slides_changed, self.allow)
         self.listen(session.opening_changed, self.allow)
         self.listen(preferences.events("prediction").device, self._on_device)
-        work.began.connect(self._on_began)
-        work.progressed.connect(self._on_progress)
-        work.rested.connect(self._rest)
         work.changed.connect(self.allow)
         work.child.ready.connect(self._set_devices)
         self.allow()
-        self._rest("")
 
     def predict(self, *_: object) -> None:
         """Predict the active slide's genes with the chosen checkpoint."""
@@ -103,7 +85,8 @@ class PredictPanel(Panel):
         active = None if self.session.active is None else self.session.active.key
         if not self.work.busy and active != self._of:  # what was said is of another slide
             self._of = active
-            self._say("")
+            self.progress.say("")
+        self._on_said(self.progress.status.text())
 
     # -- within
 
@@ -114,47 +97,9 @@ class PredictPanel(Panel):
         told = "; ".join(f"{_DEVICES[kind]}: {why}" for kind, why in self._missing.items())
         self.device.tooltip = "Where to compute; Automatic takes the fastest there is" + (f".\n{told}" if told else "")
 
-    def _on_began(self, what: str) -> None:
-        """Show that work has begun."""
-        self._began = None
-        self.bar.setRange(0, 0)
-        self.bar.show()
-        self.cancel.setEnabled(True)
-        self.cancel.setToolTip(_CANCEL)
-        self.cancel.show()
-        self._say(what)
-
-    def _on_progress(self, event: Event) -> None:
-        """Show how far the work has come."""
-        what, done, total = str(event.content["what"]), int(event.content["done"]), int(event.content["total"])
-        self.bar.setRange(0, total)
-        self.bar.setValue(done)
-        if total == 0:
-            self._say(f"{what[:1].upper()}{what[1:]}…")
-            return
-        self._began = self._began or (event.time, done)
-        since, first = event.time - self._began[0], done - self._began[1]
-        left = f", about {_duration(since / first * (total - done))} left" if first > 0 and done < total else ""
-        self._say(f"{done} of {total} {what}{left}")
-
-    def _rest(self, message: str) -> None:
-        """Show that nothing is at work, and how the last work ended."""
-        self.bar.hide()
-        self.cancel.hide()
-        self._say(message)
-
-    def _say(self, message: str) -> None:
-        """Show a line, cut short where it does not fit, whole in its tooltip."""
-        self.status.setText(" ".join(message.split()))
-        self.status.setToolTip(literal(message))
-        self.status.setVisible(bool(message))
+    def _on_said(self, message: str) -> None:
         reason = "" if self.button.isEnabled() else self.button.toolTip()
-        self.say_state(message or reason or "Ready")
-
-    def _on_cancel(self) -> None:
-        self.cancel.setEnabled(False)
-        self._say("Stopping…")
-        self.work.stop()
+        self.say_state(message or reason[:1].upper() + reason[1:] or "Ready")
 
     def _on_device(self, *_: object) -> None:
         self.device.value = preferences.device()
@@ -174,9 +119,3 @@ class PredictPanel(Panel):
         folder = QFileDialog.getExistingDirectory(self, "Folder of a checkpoint")
         if folder:
             self.add_checkpoint(Path(folder))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
