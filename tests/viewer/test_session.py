@@ -21,6 +21,7 @@ from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
+from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.entry import first_gene
 from napari_hyperst.viewer.layers import OURS
 from napari_hyperst.viewer.session import Session
@@ -203,7 +204,7 @@ def test_two_slides_of_one_name_are_told_apart(session: Session, section: Path, 
     assert first.key != second.key
     assert second.key.startswith("corner [")
     session.set_prediction(first.key, tiny_table.copy(), "hyperst", section / "a")
-    assert session.active is first
+    assert session.active is second  # who looks at another slide goes on looking at it
     session.set_prediction(second.key, tiny_table.copy(), "hyperst", section / "b")
     session.show("norm_spot_image")
     assert session.layer_of(first, "norm_spot_image") is None
@@ -220,8 +221,10 @@ def test_a_map_of_another_slide_shown_by_hand_keeps_its_gene(
     session: Session, section: Path, tiny_table: AnnData
 ) -> None:
     first, second = session.add(open_slide(section)), session.add(open_slide(section))
+    session.activate(first.key)
     session.set_prediction(first.key, tiny_table[:, :3].copy(), "hyperst", section / "a")
     before = session.gene
+    session.activate(second.key)
     session.set_prediction(second.key, tiny_table[:, 5:].copy(), "hyperst", section / "b")
     assert session.gene != before
     layer = session.layer_of(first, "predicted")
@@ -455,3 +458,43 @@ def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted:
     predicted.show("measured")
     predicted.viewer.layers.remove(layer)
     assert not text.visible
+
+
+def test_the_layer_that_is_selected_is_one_of_the_active_slide(
+    predicted: Session, section: Path, tiny_table: AnnData
+) -> None:
+    layers = predicted.viewer.layers
+    first = predicted.active
+    assert first is not None
+    second = predicted.add(open_slide(section))
+    assert ours(layers.selection.active) == {**ours(layers.selection.active), "slide": second.key, "kind": "spots"}
+    predicted.activate(first.key)
+    assert ours(layers.selection.active)["slide"] == first.key
+    assert ours(layers.selection.active)["kind"] == predicted.map
+    predicted.forget_prediction(first.key)
+    assert ours(layers.selection.active) == {**ours(layers.selection.active), "slide": first.key, "kind": "spots"}
+    for layer in [layer for layer in layers if ours(layer)["slide"] == first.key]:
+        layers.remove(layer)
+    assert predicted.active is second
+    assert ours(layers.selection.active)["slide"] == second.key
+    predicted.set_prediction(first.key, tiny_table.copy(), "late")
+    assert predicted.active is second
+
+
+def test_another_slides_prediction_changes_its_layers_and_shows_none(
+    predicted: Session, section: Path, tiny_table: AnnData
+) -> None:
+    first = predicted.active
+    assert first is not None
+    predicted.show_footprints(True)
+    predicted.add(open_slide(section))
+    bare = tiny_table[:, 5:].copy()  # without the gene that is shown
+    del bare.layers["measured"]
+    predicted.set_prediction(first.key, bare, "late")
+    mine = {ours(layer)["kind"]: layer for layer in predicted.viewer.layers if ours(layer)["slide"] == first.key}
+    assert set(mine) == {"image", "spots", "predicted", "footprints"}  # measured is no more
+    assert not any(layer.visible for layer in mine.values())
+    predicted.activate(first.key)
+    assert predicted.gene in bare.var_names
+    np.testing.assert_array_equal(mine["predicted"].features["value"], bare[:, predicted.gene].X.ravel())
+    assert all(mine[kind].visible for kind in ("image", "spots", "predicted"))

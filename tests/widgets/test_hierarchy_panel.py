@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -171,3 +172,22 @@ def test_a_panel_that_is_gone_hears_nothing(qtbot: Any, session: Session) -> Non
     assert (len(session.selection_changed), len(session.shown_changed), len(session.prediction_changed)) == before
     session.select([1])
     session.viewer.theme = "light"
+
+
+@pytest.mark.parametrize("width", [330, 480])
+def test_the_tiles_of_a_spot_lie_beside_its_cone_and_their_captions_beneath_them(
+    qtbot: Any, session: Session, width: int
+) -> None:
+    view = ConeView(session)
+    qtbot.addWidget(view)
+    view.resize(width, 290)  # what a laptop has for it
+    view.show()
+    session.show("violation_niche_image__niche_gene")
+    session.select([11])
+    qtbot.waitUntil(lambda: view.captions["niche"].text().startswith("Niche tile, "), timeout=60_000)
+    qtbot.waitUntil(lambda: view.tiles["spot"].geometry().left() > view.plot.geometry().right(), timeout=5_000)
+    column = [view.tiles["spot"], view.captions["spot"], view.tiles["niche"], view.captions["niche"]]
+    for above, below in pairwise(column):
+        assert above.geometry().bottom() < below.geometry().top()
+    assert view.plot.height() > 150
+    assert view.plot.width() > width / 2

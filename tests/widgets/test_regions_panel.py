@@ -12,6 +12,9 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog
 
+from napari_hyperst.jobs.filling import Filling
+from napari_hyperst.slides import Slide
+from napari_hyperst.viewer.filling import WAIT, filling_table
 from napari_hyperst.viewer.regions import compare, spots_inside
 from napari_hyperst.viewer.session import Session
 from napari_hyperst.widgets.regions_panel import RegionsPanel
@@ -138,6 +141,20 @@ def test_a_polygon_that_crosses_itself_is_told(qtbot: Any, panel: RegionsPanel) 
     qtbot.mouseClick(panel.compare, LEFT)
     assert "region 1 crosses itself; delete it" in str(notification_manager.records[-1].message)
     assert panel._cancel is None
+
+
+def test_a_prediction_that_is_being_made_is_waited_for(
+    panel: RegionsPanel, session: Session, tiny_slide: Slide, tmp_path: Path
+) -> None:
+    assert session.active is not None
+    filling = Filling(tmp_path, ["A", "B"], len(tiny_slide.spots))
+    filling.put(np.arange(4), np.ones((4, 2), np.float32))
+    table = filling_table(tiny_slide, ["A", "B"], tmp_path / str(filling.told["file"]))
+    session.set_prediction(session.active.key, table, "")
+    assert panel.status.text() == WAIT
+    for button in (panel.draw, panel.compare, panel.select, panel.save):
+        assert not button.isEnabled()
+        assert button.toolTip() == WAIT
 
 
 def test_it_can_be_cancelled(qtbot: Any, panel: RegionsPanel) -> None:

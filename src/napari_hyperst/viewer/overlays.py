@@ -93,10 +93,20 @@ class Overlays:
                 self._session.viewer.layers.remove(layer)
             else:
                 self._recolour(entry, layer)
+        if entry is not self._session.active:  # of which the gene that is shown may not be predicted
+            return
         for also in ("measured", "predicted"):
             found = entry.map(also)
             if found is not None and self.layer(entry, also) is None:
                 self.add(entry, found, visible=False)
+
+    def select_spots(self, entry: Entry) -> None:
+        """Have the spots of a slide selected in the layer list, where no map of it is."""
+        viewer = self._session.viewer
+        mine = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
+        spots = next((layer for layer in mine if ours(layer)["kind"] == "spots"), None)
+        if spots is not None:
+            viewer.layers.selection.active = spots
 
     def refresh(self, entry: Entry) -> None:
         """Colour what is visible of a slide as it should be now."""
@@ -138,7 +148,10 @@ class Overlays:
         if there is not None:
             viewer.layers.remove(there)
         base = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
-        add_footprints(viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None))
+        outlines = add_footprints(
+            viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None)
+        )
+        outlines.visible = there is None or there.visible
         viewer.layers.selection.active = selected  # whose value the status bar tells
 
     def caption(self) -> None:

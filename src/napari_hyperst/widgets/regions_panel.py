@@ -10,6 +10,7 @@ import numpy as np
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError, RegionError
+from napari_hyperst.viewer.filling import WAIT, is_filling
 from napari_hyperst.viewer.regions import (
     RegionGenes,
     add_region_layer,
@@ -20,7 +21,7 @@ from napari_hyperst.viewer.regions import (
     write_csv,
 )
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Status
+from napari_hyperst.widgets.panel import Status, show_error
 from napari_hyperst.widgets.region_table import RegionTable
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class RegionsPanel(QWidget):
         try:
             write_csv(self.found, path)
         except HyperSTError as error:
-            _tell(error)
+            show_error(str(error))
 
     # -- within
 
@@ -129,6 +130,8 @@ class RegionsPanel(QWidget):
         layer = self._watched
         drawn, busy = (0 if layer is None else len(layer.data)), self._cancel is not None
         unpredicted = "" if self._table is not None else "Predict genes first"
+        if self._table is not None and is_filling(self._table):
+            unpredicted = WAIT
         undrawn = unpredicted or ("" if drawn else "Draw a region first")
         uncompared = undrawn or ("" if self.found is not None else "Compare first")
         self.compare.setText("Cancel" if busy else "Compare")
@@ -145,7 +148,7 @@ class RegionsPanel(QWidget):
         if busy:
             self.status.setText("Comparing…")
         elif unpredicted:
-            self.status.setText(_NOTHING)
+            self.status.setText(_NOTHING if self._table is None else WAIT)
         elif self.found is not None:
             self.status.setText(describe(self.found))
         else:
@@ -170,7 +173,7 @@ class RegionsPanel(QWidget):
         try:
             return region_of(self.session.viewer, entry, layer)
         except RegionError as error:
-            _tell(error)
+            show_error(str(error))
             return None
 
     def _on_compare(self) -> None:
@@ -195,7 +198,7 @@ class RegionsPanel(QWidget):
             return
         self._cancel = None
         if isinstance(found, HyperSTError):
-            _tell(found)
+            show_error(str(found))
         else:
             self._show_found(found)
         self._show_state()
@@ -226,7 +229,7 @@ class RegionsPanel(QWidget):
         try:
             self.session.show(None if shown is not None and shown.of_gene else "predicted", gene)
         except HyperSTError as error:
-            _tell(error)
+            show_error(str(error))
 
 
 class _Ending:
@@ -256,9 +259,3 @@ def _compare(table: AnnData, region: BaseGeometry, cancel: Flag) -> tuple[Flag, 
         return cancel, error
     except Exception as error:  # whatever it is, the panel goes on
         return cancel, RegionError(f"the region cannot be compared ({type(error).__name__}: {error})")
-
-
-def _tell(error: HyperSTError) -> None:
-    from napari.utils.notifications import show_error
-
-    show_error(str(error))
