@@ -157,7 +157,7 @@ class Workbench(QWidget):
         self._step = step
         for title in {"open": ("Slide", "Predict"), "predict": ("Slide", "Predict"), "look": ("Genes",)}[step]:
             self.sections[title].set_open(True)
-            self._on_toggled(self.sections[title], True)  # also where it was open: the last to be closed for want of room
+            self._on_toggled(self.sections[title], True)  # the last to be closed for room, also where it was open
 
     def _on_toggled(self, section: Section, opened: bool) -> None:
         if section in self._opened:
