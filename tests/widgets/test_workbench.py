@@ -266,13 +266,12 @@ def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
         bench.sections[title].set_open(False)
     for title in ("Predict", "Genes"):  # on a small screen the first has been closed
         bench.sections[title].set_open(True)
+    bench._room.stop()  # it has room
     with qtbot.waitSignal(bench.child.ended, timeout=5000):
         click(qtbot, bench.predict_panel.cancel)
     assert entry.table is None
     assert len(bench.session.viewer.layers) == 2
-    bench._scroll.resize(360, 500)
-    bench._make_room()
-    assert bench._opened == [bench.sections["Slide"], bench.sections["Predict"]]
+    assert bench._opened[-1] is bench.sections["Predict"]  # and so closed last for want of room
     predict(qtbot, bench)
     assert entry.table is not None
     assert bench.session.layer_of(entry, "measured") is not None
