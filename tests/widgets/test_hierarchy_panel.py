@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QComboBox, QPushButton, QWidget
 
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.slides import Slide
+from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.tiles import read_tiles
 from napari_hyperst.viewer.hierarchy import Hierarchy, SpotCone
 from napari_hyperst.viewer.maps import NO_COUNTS
@@ -152,6 +154,24 @@ def test_tiles_that_cannot_be_read_are_told(qtbot: Any, session: Session) -> Non
     view.show()
     session.select([3])
     qtbot.waitUntil(lambda: "no longer on the slide" in view.captions["spot"].text(), timeout=60_000)
+    still(qtbot)
+
+
+def test_tiles_of_a_slide_that_was_deleted_are_told_and_not_black(
+    qtbot: Any, session: Session, tmp_path: Path, tiny_section: Path
+) -> None:
+    assert session.active is not None
+    table = session.active.table
+    there = Path(shutil.copytree(tiny_section, tmp_path / "moved"))
+    entry = session.add(open_slide(there))
+    session.set_prediction(entry.key, table.copy(), "table_hyperst")
+    shutil.rmtree(there)
+    view = ConeView(session)
+    qtbot.addWidget(view)
+    view.show()
+    session.select([3])
+    qtbot.waitUntil(lambda: "moved: the slide is no longer there" in view.captions["spot"].text(), timeout=60_000)
+    assert not view.tiles["spot"].isVisible()
     still(qtbot)
 
 

@@ -71,6 +71,8 @@ def _read(slide: Slide, spec: TileSpec, spot: int, row: int) -> Told:
     try:
         if spot < 0:
             raise SlideError("the spot is no longer on the slide", where=slide.path, do="predict again")
+        if not slide.path.exists():  # of a store that is gone zarr reads black
+            raise SlideError("the slide is no longer there", where=slide.path.name, do="open it from where it is now")
         (batch,) = read_tiles(slide, spec, np.array([spot]), threads=1)
         return row, SpotTiles(batch.spot[0], batch.niche[0], spec.spot_um, niche_um(slide, spec))
     except HyperSTError as error:

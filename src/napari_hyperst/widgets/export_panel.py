@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton
 
 from napari_hyperst.slides.outputs.formats import FORMATS, STORE
-from napari_hyperst.widgets.panel import Panel
+from napari_hyperst.widgets.links import hear
+from napari_hyperst.widgets.panel import Panel, literal
 from napari_hyperst.widgets.work_bar import WorkBar
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ class ExportPanel(Panel):
         self.new.clicked.connect(self._on_new)
         self.own.clicked.connect(self._on_own)
         self.other.clicked.connect(self._on_other)
-        self.listen(session.slides_changed, self.allow)
-        self.listen(session.prediction_changed, self._on_prediction)
+        hear(self, (session.slides_changed, self.allow), (session.prediction_changed, self._on_prediction))
         work.changed.connect(self.allow)
         self.progress.said.connect(self.allow)
         self.allow()
@@ -61,7 +61,7 @@ class ExportPanel(Panel):
         reason = unpredicted or self.work.busy
         for button, told in ((self.new, _NEW), (self.own, _OWN), (self.other, _OTHER)):
             button.setEnabled(not reason)
-            button.setToolTip(reason or told)
+            button.setToolTip(literal(reason or told))
         self.own.setVisible(entry is not None and _store_of(entry) is not None)
         said = self.progress.status.text()
         self.say_state(said or reason[:1].upper() + reason[1:] or "The prediction can be written")

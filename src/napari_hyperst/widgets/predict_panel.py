@@ -10,7 +10,8 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QPushButton
 
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.viewer import preferences
-from napari_hyperst.widgets.panel import Panel
+from napari_hyperst.widgets.links import hear
+from napari_hyperst.widgets.panel import Panel, literal
 from napari_hyperst.widgets.work_bar import WorkBar
 
 if TYPE_CHECKING:
@@ -59,9 +60,12 @@ class PredictPanel(Panel):
         self.checkpoint.changed.connect(self._on_checkpoint)
         self.button.clicked.connect(self.predict)
         self.progress.said.connect(self._on_said)
-        self.listen(session.slides_changed, self.allow)
-        self.listen(session.opening_changed, self.allow)
-        self.listen(preferences.events("prediction").device, self._on_device)
+        hear(
+            self,
+            (session.slides_changed, self.allow),
+            (session.opening_changed, self.allow),
+            (preferences.events("prediction").device, self._on_device),
+        )
         work.changed.connect(self.allow)
         work.child.ready.connect(self._set_devices)
         self.allow()
@@ -79,9 +83,11 @@ class PredictPanel(Panel):
 
     def allow(self, *_: object) -> None:
         """Allow the click, or say why not."""
-        reason = self.work.busy or ("" if self.session.active is not None else "Open a slide first")
+        reason = self._reason
         self.button.setEnabled(not reason)
-        self.button.setToolTip(reason or "Predict the checkpoint's genes at every spot, in a process of its own")
+        self.button.setToolTip(
+            literal(reason or "Predict the checkpoint's genes at every spot, in a process of its own")
+        )
         active = None if self.session.active is None else self.session.active.key
         if not self.work.busy and active != self._of:  # what was said is of another slide
             self._of = active
@@ -89,6 +95,11 @@ class PredictPanel(Panel):
         self._on_said(self.progress.status.text())
 
     # -- within
+
+    @property
+    def _reason(self) -> str:
+        """Why nothing can be predicted now; empty where it can."""
+        return self.work.busy or ("" if self.session.active is not None else "Open a slide first")
 
     def _set_devices(self, missing: dict[str, str]) -> None:
         """Say which devices there are: each kind with an empty string, or the reason why not."""
@@ -98,7 +109,7 @@ class PredictPanel(Panel):
         self.device.tooltip = "Where to compute; Automatic takes the fastest there is" + (f".\n{told}" if told else "")
 
     def _on_said(self, message: str) -> None:
-        reason = "" if self.button.isEnabled() else self.button.toolTip()
+        reason = self._reason
         self.say_state(message or reason[:1].upper() + reason[1:] or "Ready")
 
     def _on_device(self, *_: object) -> None:

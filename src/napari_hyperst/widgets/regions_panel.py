@@ -7,6 +7,7 @@ from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError, RegionError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _NOTHING = "Predict the genes of a slide first: then a region of it can be compared with the rest."
 _DRAW = "Press Draw, then click corner after corner on the slide; a double click closes the polygon."
-_READY = "Press Compare; draw more polygons to compare what they cover together."
+_READY = "Press Compare, or Draw for another polygon to compare what they cover together."
 
 
 class RegionsPanel(QWidget):
@@ -119,11 +120,25 @@ class RegionsPanel(QWidget):
             self._watched = layer
         self._show_state()
 
-    def _on_drawn(self, _event: Any = None) -> None:
-        """Forget what was found of other polygons."""
+    def _on_drawn(self, event: Any = None) -> None:
+        """Forget what was found of other polygons, and put the pen away when one is closed."""
+        layer, added = self._watched, getattr(event, "action", "") == "added"
+        # While corners are still clicked it is a path.
+        if added and layer is not None and layer.mode == "add_polygon" and layer.shape_type[-1] == "polygon":
+            QTimer.singleShot(0, self._put_pen_away)  # when napari is done with it
         self._stop()
         self._show_found(None)
         self._show_state()
+
+    def _put_pen_away(self) -> None:
+        """Let the mouse be the slide's again: a click selects a spot, and the status bar tells of it."""
+        entry, layer = self.session.active, self.layer()
+        if entry is None or layer is None:
+            return
+        layer.mode = "pan_zoom"
+        shown = self.session.layer_of(entry, self.session.map)
+        if shown is not None:
+            self.session.viewer.layers.selection.active = shown
 
     def _show_state(self) -> None:
         """Say what to do next, and enable what can be done."""
