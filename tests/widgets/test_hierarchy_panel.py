@@ -18,6 +18,7 @@ from napari_hyperst.slides.tiles import read_tiles
 from napari_hyperst.viewer.hierarchy import Hierarchy, SpotCone
 from napari_hyperst.viewer.maps import NO_COUNTS
 from napari_hyperst.viewer.session import Session
+from napari_hyperst.viewer.tile_reader import SpotTiles
 from napari_hyperst.widgets.cone_view import ConeView, describe
 from napari_hyperst.widgets.hierarchy_panel import HierarchyPanel
 
@@ -129,6 +130,26 @@ def test_a_spot_has_its_cone_in_words_and_its_own_tiles(qtbot: Any, session: Ses
     assert not view.tiles["spot"].isVisible()
     still(qtbot)
     assert not view.tiles["spot"].isVisible()  # tiles that come late are no longer wanted
+
+
+def test_tiles_of_another_slide_that_come_late_are_not_shown(qtbot: Any, session: Session, tiny_slide: Slide) -> None:
+    assert session.active is not None
+    view = ConeView(session)
+    qtbot.addWidget(view)
+    view.show()
+    before = session.active.table
+    session.select([11])
+    later = before.copy()
+    session.set_prediction(session.active.key, later, "table_hyperst")
+    session.select([11])
+    qtbot.waitUntil(lambda: view.tiles["spot"].isVisible(), timeout=60_000)
+    right = pixels(view.tiles["spot"])
+    black = SpotTiles(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), 1.0, 2.0)
+    view._on_tiles((before, 11, black))
+    np.testing.assert_array_equal(pixels(view.tiles["spot"]), right)
+    view._on_tiles((later, 11, black))
+    assert not pixels(view.tiles["spot"]).any()
+    still(qtbot)
 
 
 def test_a_spot_that_was_not_counted_has_no_cone(qtbot: Any, session: Session) -> None:

@@ -401,6 +401,20 @@ def test_dialogs_name_what_is_opened_chosen_and_written(
     assert bench.child.job is None
 
 
+def test_checkpoints_of_one_name_are_told_apart(bench: Workbench, tmp_path: Path) -> None:
+    bundled = bench.predict_panel.checkpoint.value
+    folders = [tmp_path / "one" / "best", tmp_path / "two" / "best", tmp_path / bundled]
+    for folder in folders:
+        bench.predict_panel.add_checkpoint(folder)
+    box = bench.predict_panel.checkpoint.native
+    box = box if isinstance(box, QComboBox) else box.findChild(QComboBox)
+    offered = [box.itemText(row) for row in range(box.count())]
+    assert offered == [bundled, "one/best", "two/best", f"{tmp_path.name}/{bundled}", "Choose a folder…"]
+    for name, value in zip(offered, [bundled, *map(str, folders)], strict=False):
+        box.setCurrentText(name)
+        assert bench.predict_panel.checkpoint.value == value
+
+
 def test_devices_that_are_not_there_are_not_offered(qtbot: Any, bench: Workbench) -> None:
     qtbot.waitUntil(lambda: bench.child.devices is not None, timeout=20_000)
     assert bench.predict_panel.device.choices == ("auto", "cpu", "mps")

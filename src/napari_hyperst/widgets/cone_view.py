@@ -187,7 +187,11 @@ class ConeView(QWidget):
         """Read tiles when they are seen and others than those that are shown, or being read."""
         entry = self.session.active
         self._row = row
-        if entry is None or not self.isVisible() or self._read == (entry.table, row):
+        if (
+            entry is None
+            or not self.isVisible()
+            or (self._read is not None and self._read[0] is entry.table and self._read[1] == row)
+        ):
             return
         self._read = (entry.table, row)
         for name, caption in self.captions.items():
@@ -196,8 +200,8 @@ class ConeView(QWidget):
         read_in_thread(entry, row, self._on_tiles)
 
     def _on_tiles(self, told: Told) -> None:
-        row, found = told
-        if self._read is None or row != self._read[1]:  # another spot was selected meanwhile
+        table, row, found = told
+        if self._read is None or self._read[0] is not table or self._read[1] != row:  # another was selected meanwhile
             return
         if isinstance(found, SpotTiles):
             self._show_tiles(found)

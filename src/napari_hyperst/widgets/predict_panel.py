@@ -78,7 +78,9 @@ class PredictPanel(Panel):
         """Add the folder of a checkpoint, and choose it."""
         if str(folder) not in self._folders:
             self._folders.append(str(folder))
-        self.checkpoint.reset_choices()
+        with self.checkpoint.changed.blocked():
+            self.checkpoint.choices = ()  # else what is new comes last, and names that have changed stay
+            self.checkpoint.reset_choices()
         self.checkpoint.value = str(folder)
 
     def allow(self, *_: object) -> None:
@@ -117,7 +119,8 @@ class PredictPanel(Panel):
 
     def _checkpoints(self, _widget: object = None) -> list[tuple[str, str]]:
         bundled = [(name, name) for name in bundled_checkpoints()]
-        return [*bundled, *((Path(folder).name or folder, folder) for folder in self._folders), (_OTHER, _OTHER)]
+        taken = [name for name, _ in bundled]
+        return [*bundled, *zip(told_apart(self._folders, taken), self._folders, strict=True), (_OTHER, _OTHER)]
 
     def _devices(self, _widget: object = None) -> list[tuple[str, str]]:
         return [(title, kind) for kind, title in _DEVICES.items() if kind not in self._missing]
@@ -130,3 +133,26 @@ class PredictPanel(Panel):
         folder = QFileDialog.getExistingDirectory(self, "Folder of a checkpoint")
         if folder:
             self.add_checkpoint(Path(folder))
+
+
+def told_apart(folders: list[str], taken: list[str]) -> list[str]:
+    """Return what to call folders: by their last part or, where that says too little, by as many as it takes.
+
+    Parameters
+    ----------
+    folders
+        Paths, each of them once.
+    taken
+        Names of other things.
+    """
+    parts = [Path(folder).parts for folder in folders]
+    names = []
+    for mine in parts:
+        others = [other for other in parts if other is not mine]
+        count = 1
+        while count < len(mine) and (
+            "/".join(mine[-count:]) in taken or any(other[-count:] == mine[-count:] for other in others)
+        ):
+            count += 1
+        names.append("/".join(mine[-count:]))
+    return names
