@@ -118,7 +118,9 @@ def test_bins_are_one_image_in_register_and_another_gene_recolours_it(session: S
     assert layer.colormap.name == "viridis"
     where = {"world": True, "view_direction": None, "dims_displayed": [0, 1]}
     told = layer.get_status(slide.spots.centres_px[3, ::-1] * slide.mpp, **where)["value"]
-    assert told.startswith(f"spot {slide.spots.ids[3]} · A predicted {table.X[3, 0]:.2f}, measured ")
+    assert told.startswith(
+        f"spot {slide.spots.ids[3]} · its niche is incomplete · A predicted {table.X[3, 0]:.2f}, measured "
+    )
     assert "its niche is incomplete" in told
     assert layer.get_status((0.0, 0.0), **where)["value"] == ""
     copy = Image(layer.data.copy(), metadata=layer.metadata, name="copy")

@@ -21,6 +21,7 @@ from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
+from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import OURS
 from napari_hyperst.viewer.session import Session
@@ -204,7 +205,7 @@ def test_two_slides_of_one_name_are_told_apart(session: Session, section: Path, 
     assert first.key != second.key
     assert second.key.startswith("corner [")
     session.set_prediction(first.key, tiny_table.copy(), "hyperst", section / "a")
-    assert session.active is first
+    assert session.active is second  # who looks at another slide goes on looking at it
     session.set_prediction(second.key, tiny_table.copy(), "hyperst", section / "b")
     session.show("norm_spot_image")
     assert session.layer_of(first, "norm_spot_image") is None
@@ -221,8 +222,10 @@ def test_a_map_of_another_slide_shown_by_hand_keeps_its_gene(
     session: Session, section: Path, tiny_table: AnnData
 ) -> None:
     first, second = session.add(open_slide(section)), session.add(open_slide(section))
+    session.activate(first.key)
     session.set_prediction(first.key, tiny_table[:, :3].copy(), "hyperst", section / "a")
     before = session.gene
+    session.activate(second.key)
     session.set_prediction(second.key, tiny_table[:, 5:].copy(), "hyperst", section / "b")
     assert session.gene != before
     layer = session.layer_of(first, "predicted")
@@ -456,5 +459,55 @@ def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted:
     assert not text.visible
     layer.visible = True
     assert text.visible
+    assert entry.table is not None
+    row = int(np.nanargmax(entry.table.obs["violation_spot_image__niche_image"]))
+    entry.table.obs.loc[entry.table.obs_names[row], ["in_training", "complete_niche"]] = [True, False]
+    predicted.show("violation_spot_image__niche_image")
+    violation = predicted.layer_of(entry, "violation_spot_image__niche_image")
+    assert violation is not None
+    told = str(violation.get_status(violation.data_to_world(violation.data[row]), world=True)["value"]).split(" · ")
+    assert told[1:3] == ["the model was trained on it", "its niche is incomplete"]  # where no status bar cuts them off
+    assert told[3] == f"spot image → niche image violation {violation.features['value'][row]:.1f}°"
+    predicted.show("measured")
     predicted.viewer.layers.remove(layer)
     assert not text.visible
+
+
+def test_the_layer_that_is_selected_is_one_of_the_active_slide(
+    predicted: Session, section: Path, tiny_table: AnnData
+) -> None:
+    layers = predicted.viewer.layers
+    first = predicted.active
+    assert first is not None
+    second = predicted.add(open_slide(section))
+    assert ours(layers.selection.active) == {**ours(layers.selection.active), "slide": second.key, "kind": "spots"}
+    predicted.activate(first.key)
+    assert ours(layers.selection.active)["slide"] == first.key
+    assert ours(layers.selection.active)["kind"] == predicted.map
+    predicted.forget_prediction(first.key)
+    assert ours(layers.selection.active) == {**ours(layers.selection.active), "slide": first.key, "kind": "spots"}
+    for layer in [layer for layer in layers if ours(layer)["slide"] == first.key]:
+        layers.remove(layer)
+    assert predicted.active is second
+    assert ours(layers.selection.active)["slide"] == second.key
+    predicted.set_prediction(first.key, tiny_table.copy(), "late")
+    assert predicted.active is second
+
+
+def test_another_slides_prediction_changes_its_layers_and_shows_none(
+    predicted: Session, section: Path, tiny_table: AnnData
+) -> None:
+    first = predicted.active
+    assert first is not None
+    predicted.show_footprints(True)
+    predicted.add(open_slide(section))
+    bare = tiny_table[:, 5:].copy()  # without the gene that is shown
+    del bare.layers["measured"]
+    predicted.set_prediction(first.key, bare, "late")
+    mine = {ours(layer)["kind"]: layer for layer in predicted.viewer.layers if ours(layer)["slide"] == first.key}
+    assert set(mine) == {"image", "spots", "predicted", "footprints"}  # measured is no more
+    assert not any(layer.visible for layer in mine.values())
+    predicted.activate(first.key)
+    assert predicted.gene in bare.var_names
+    np.testing.assert_array_equal(mine["predicted"].features["value"], bare[:, predicted.gene].X.ravel())
+    assert all(mine[kind].visible for kind in ("image", "spots", "predicted"))

@@ -76,6 +76,8 @@ def test_a_map_taken_away_by_hand_and_a_closed_slide_leave_the_grid(session: Ses
     assert session.active is not None
     session.viewer.layers.remove(session.layer_of(session.active, "measured"))
     assert not session.viewer.canvas.grid.enabled
+    maps = [session.layer_of(session.active, kind) for kind in ("predicted", "difference")]
+    assert [layer.visible for layer in maps if layer is not None] == [True, False]  # not on each other
     session.show_side_by_side(True)
     assert len(cells(session)) == 3
     session.viewer.layers.clear()

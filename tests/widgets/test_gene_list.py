@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialogButtonBox
 
 from napari_hyperst.viewer.genes import Genes
-from napari_hyperst.viewer.markers import MarkerSet, favourites, keep_marker_sets, marker_sets
+from napari_hyperst.viewer.markers import MarkerSet, favourites, keep_favourites, keep_marker_sets, marker_sets
 from napari_hyperst.widgets.gene_list import GeneList
 from napari_hyperst.widgets.gene_model import NAME, PCC, STAR, VARIANCE, GeneModel
 from napari_hyperst.widgets.marker_picker import MarkerDialog, MarkerPicker
@@ -143,6 +143,14 @@ def test_favourites_come_first_and_are_kept(qtbot: Any, genes: GeneList) -> None
     again = GeneList()
     qtbot.addWidget(again)
     assert again.model.favourites == {"COL1A2"}
+    keep_favourites({*favourites(), "ERBB2"})  # in another viewer
+    for one in (genes, again):
+        assert one.model.favourites == {"COL1A2", "ERBB2"}
+    genes.search.clear()
+    row = genes.listed.index("COL1A2")
+    where = genes.view.visualRect(genes.model.index(row, STAR)).center()
+    qtbot.mouseClick(genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
+    assert favourites() == {"ERBB2"}  # nothing of another's is lost
 
 
 def test_steps_go_round(genes: GeneList) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +14,12 @@ from qtpy.QtWidgets import QComboBox, QPushButton, QWidget
 from superqt.utils import qimage_to_array
 
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.slides import Slide
+from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.tiles import read_tiles
 from napari_hyperst.viewer.hierarchy import Hierarchy, SpotCone
 from napari_hyperst.viewer.maps import NO_COUNTS
 from napari_hyperst.viewer.session import Session
+from napari_hyperst.viewer.tile_reader import SpotTiles
 from napari_hyperst.widgets.cone_view import ConeView, describe
 from napari_hyperst.widgets.hierarchy_panel import HierarchyPanel
 
@@ -127,6 +131,26 @@ def test_a_spot_has_its_cone_in_words_and_its_own_tiles(qtbot: Any, session: Ses
     assert not view.tiles["spot"].isVisible()  # tiles that come late are no longer wanted
 
 
+def test_tiles_of_another_slide_that_come_late_are_not_shown(qtbot: Any, session: Session, tiny_slide: Slide) -> None:
+    assert session.active is not None
+    view = ConeView(session)
+    qtbot.addWidget(view)
+    view.show()
+    before = session.active.table
+    session.select([11])
+    later = before.copy()
+    session.set_prediction(session.active.key, later, "table_hyperst")
+    session.select([11])
+    qtbot.waitUntil(lambda: view.tiles["spot"].isVisible(), timeout=60_000)
+    right = pixels(view.tiles["spot"])
+    black = SpotTiles(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), 1.0, 2.0)
+    view._on_tiles((before, 11, black))
+    np.testing.assert_array_equal(pixels(view.tiles["spot"]), right)
+    view._on_tiles((later, 11, black))
+    assert not pixels(view.tiles["spot"]).any()
+    still(qtbot)
+
+
 def test_a_spot_that_was_not_counted_has_no_cone(qtbot: Any, session: Session) -> None:
     assert session.active is not None
     table = session.active.table.copy()
@@ -153,6 +177,24 @@ def test_tiles_that_cannot_be_read_are_told(qtbot: Any, session: Session) -> Non
     still(qtbot)
 
 
+def test_tiles_of_a_slide_that_was_deleted_are_told_and_not_black(
+    qtbot: Any, session: Session, tmp_path: Path, tiny_section: Path
+) -> None:
+    assert session.active is not None
+    table = session.active.table
+    there = Path(shutil.copytree(tiny_section, tmp_path / "moved"))
+    entry = session.add(open_slide(there))
+    session.set_prediction(entry.key, table.copy(), "table_hyperst")
+    shutil.rmtree(there)
+    view = ConeView(session)
+    qtbot.addWidget(view)
+    view.show()
+    session.select([3])
+    qtbot.waitUntil(lambda: "moved: the slide is no longer there" in view.captions["spot"].text(), timeout=60_000)
+    assert not view.tiles["spot"].isVisible()
+    still(qtbot)
+
+
 def test_every_control_has_a_tooltip(panel: HierarchyPanel) -> None:
     for control in (*panel.findChildren(QPushButton), *panel.findChildren(QComboBox)):
         assert control.toolTip(), control
@@ -170,3 +212,22 @@ def test_a_panel_that_is_gone_hears_nothing(qtbot: Any, session: Session) -> Non
     assert (len(session.selection_changed), len(session.shown_changed), len(session.prediction_changed)) == before
     session.select([1])
     session.viewer.theme = "light"
+
+
+@pytest.mark.parametrize("width", [330, 480])
+def test_the_tiles_of_a_spot_lie_beside_its_cone_and_their_captions_beneath_them(
+    qtbot: Any, session: Session, width: int
+) -> None:
+    view = ConeView(session)
+    qtbot.addWidget(view)
+    view.resize(width, 290)  # what a laptop has for it
+    view.show()
+    session.show("violation_niche_image__niche_gene")
+    session.select([11])
+    qtbot.waitUntil(lambda: view.captions["niche"].text().startswith("Niche tile, "), timeout=60_000)
+    qtbot.waitUntil(lambda: view.tiles["spot"].geometry().left() > view.plot.geometry().right(), timeout=5_000)
+    column = [view.tiles["spot"], view.captions["spot"], view.tiles["niche"], view.captions["niche"]]
+    for above, below in pairwise(column):
+        assert above.geometry().bottom() < below.geometry().top()
+    assert view.plot.height() > 150
+    assert view.plot.width() > width / 2

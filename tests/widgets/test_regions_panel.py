@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from napari.utils.interactions import mouse_double_click_callbacks, mouse_move_callbacks, mouse_press_callbacks
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog
 
+from napari_hyperst.jobs.filling import Filling
+from napari_hyperst.slides import Slide
+from napari_hyperst.viewer.filling import WAIT, filling_table
 from napari_hyperst.viewer.regions import compare, spots_inside
-from napari_hyperst.viewer.session import Session
+from napari_hyperst.viewer.session import Session, session_of
 from napari_hyperst.widgets.regions_panel import RegionsPanel
 
 LEFT = Qt.MouseButton.LeftButton
@@ -80,6 +85,32 @@ def test_draw_compare_look_select(qtbot: Any, panel: RegionsPanel, session: Sess
     np.testing.assert_array_equal(session.selection, np.flatnonzero(inside))
 
 
+def test_a_closed_polygon_gives_the_mouse_back(make_napari_viewer: Any, qtbot: Any, session: Session) -> None:
+    viewer = make_napari_viewer()
+    mine = session_of(viewer)
+    assert session.active is not None
+    mine.add(session.active.slide)
+    mine.set_prediction(mine.active.key, session.active.table.copy(), "table_hyperst")
+    panel = RegionsPanel(mine)
+    qtbot.addWidget(panel)
+    qtbot.mouseClick(panel.draw, LEFT)
+    layer = panel.layer()
+    corners = mine.active.table.obsm["spatial"][[0, 5, 30], ::-1]
+    for corner in corners:
+        at = tuple(layer.data_to_world(corner))
+        for kind in ("mouse_move", "mouse_press"):
+            event = SimpleNamespace(type=kind, position=at, pos=np.array(at), modifiers=[], button=1, is_dragging=False,
+                                    dims_displayed=[0, 1], view_direction=None)  # fmt: skip
+            (mouse_move_callbacks if kind == "mouse_move" else mouse_press_callbacks)(layer, event)
+        qtbot.wait(5)
+        assert layer.mode == "add_polygon"
+    mouse_double_click_callbacks(layer, event)
+    qtbot.waitUntil(lambda: layer.mode == "pan_zoom")
+    assert layer.shape_type == ["polygon"]
+    assert viewer.layers.selection.active is mine.layer_of(mine.active, "predicted")
+    assert panel.status.text().startswith("1 region. ")
+
+
 def test_any_column_sorts_by_its_numbers(qtbot: Any, panel: RegionsPanel) -> None:
     draw_left_half(qtbot, panel)
     compared(qtbot, panel)
@@ -138,6 +169,20 @@ def test_a_polygon_that_crosses_itself_is_told(qtbot: Any, panel: RegionsPanel) 
     qtbot.mouseClick(panel.compare, LEFT)
     assert "region 1 crosses itself; delete it" in str(notification_manager.records[-1].message)
     assert panel._cancel is None
+
+
+def test_a_prediction_that_is_being_made_is_waited_for(
+    panel: RegionsPanel, session: Session, tiny_slide: Slide, tmp_path: Path
+) -> None:
+    assert session.active is not None
+    filling = Filling(tmp_path, ["A", "B"], len(tiny_slide.spots))
+    filling.put(np.arange(4), np.ones((4, 2), np.float32))
+    table = filling_table(tiny_slide, ["A", "B"], tmp_path / str(filling.told["file"]))
+    session.set_prediction(session.active.key, table, "")
+    assert panel.status.text() == WAIT
+    for button in (panel.draw, panel.compare, panel.select, panel.save):
+        assert not button.isEnabled()
+        assert button.toolTip() == WAIT
 
 
 def test_it_can_be_cancelled(qtbot: Any, panel: RegionsPanel) -> None:

@@ -29,6 +29,7 @@ from qtpy.QtWidgets import (
 
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
+from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.gene_model import NAME
@@ -195,12 +196,20 @@ def test_open_predict_look_export(qtbot: Any, bench: Workbench, section: Path, t
     assert layer is not None
     assert layer.visible
     out = tmp_path / "out.zarr"
+    export = bench.panel(ExportPanel)
+    bench.sections["Export"].set_open(True)
     bench.export(out)
-    assert bench.predict_panel.cancel.isEnabled()
+    assert export.progress.cancel.isVisibleTo(export)
+    assert export.progress.cancel.isEnabled()
+    assert bench.sections["Export"].state.text() == "Writing out.zarr…"
+    assert not bench.predict_panel.cancel.isVisibleTo(bench.predict_panel)
     assert not bench.predict_panel.button.isEnabled()
+    assert bench.predict_panel.button.toolTip() == "wait until out.zarr is written"
     qtbot.waitUntil(lambda: bench.child.job is None, timeout=10_000)
     assert (out / "table").read_text() == "table_hyperst"
-    assert str(out) in bench.predict_panel.status.text()
+    assert str(out) in export.progress.status.text()
+    assert not export.progress.bar.isVisibleTo(export)
+    assert bench.predict_panel.status.text() == "8 genes predicted at 47 spots in 0 s."
     assert messages() == []
 
 
@@ -253,10 +262,16 @@ def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
     assert layer.face_color[-1, 3] == 0
     assert "wait until all spots" in bench.panel(GenesPanel).maps.buttons["measured"].toolTip()
     assert not bench.panel(ExportPanel).new.isEnabled()
+    for title in bench.sections:
+        bench.sections[title].set_open(False)
+    for title in ("Predict", "Genes"):  # on a small screen the first has been closed
+        bench.sections[title].set_open(True)
+    bench._room.stop()  # it has room
     with qtbot.waitSignal(bench.child.ended, timeout=5000):
         click(qtbot, bench.predict_panel.cancel)
     assert entry.table is None
     assert len(bench.session.viewer.layers) == 2
+    assert bench._opened[-1] is bench.sections["Predict"]  # and so closed last for want of room
     predict(qtbot, bench)
     assert entry.table is not None
     assert bench.session.layer_of(entry, "measured") is not None
@@ -313,6 +328,36 @@ def test_two_slides_and_one_closed_while_it_is_predicted(qtbot: Any, bench: Work
     assert not bench.predict_panel.button.isEnabled()
     assert bench.panel(GenesPanel).genes.genes == []
     assert messages() == []
+
+
+def test_a_slide_that_is_not_looked_at_is_predicted_without_a_jump(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    first = bench.session.active
+    assert first is not None
+    scene(bench, "fills")
+    click(qtbot, bench.predict_panel.button)
+    qtbot.waitUntil(lambda: first.filled > 2, timeout=30_000)
+    open_(qtbot, bench, section)
+    second = bench.session.active
+    qtbot.waitUntil(lambda: bench.predict_panel.status.text().startswith(f"{first.key}: "), timeout=10_000)
+    with qtbot.waitSignal(bench.child.ended, timeout=5000):
+        click(qtbot, bench.predict_panel.cancel)
+    assert bench.session.active is second
+    assert first.table is None
+    bench.session.activate(first.key)
+    scene(bench, "slow")
+    click(qtbot, bench.predict_panel.button)
+    bench.session.activate(second.key)
+    qtbot.waitUntil(lambda: bench.child.job is None, timeout=20_000)
+    assert bench.session.active is second
+    assert first.table is not None
+    assert messages() == [f"{first.key}: 8 genes predicted at 47 spots in 0 s. Choose it under Slide to see them."]
+    assert not any(layer.visible for layer in bench.session.viewer.layers if ours(layer)["slide"] == first.key)
+    bench.session.activate(first.key)
+    shown = bench.session.layer_of(first, "predicted")
+    assert shown is not None
+    assert shown.visible
+    assert np.isfinite(shown.features["value"]).all()
 
 
 def test_predicting_twice_and_renaming(qtbot: Any, bench: Workbench, section: Path) -> None:
@@ -377,6 +422,20 @@ def test_dialogs_name_what_is_opened_chosen_and_written(
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
     click(qtbot, bench.panel(ExportPanel).new)
     assert bench.child.job is None
+
+
+def test_checkpoints_of_one_name_are_told_apart(bench: Workbench, tmp_path: Path) -> None:
+    bundled = bench.predict_panel.checkpoint.value
+    folders = [tmp_path / "one" / "best", tmp_path / "two" / "best", tmp_path / bundled]
+    for folder in folders:
+        bench.predict_panel.add_checkpoint(folder)
+    box = bench.predict_panel.checkpoint.native
+    box = box if isinstance(box, QComboBox) else box.findChild(QComboBox)
+    offered = [box.itemText(row) for row in range(box.count())]
+    assert offered == [bundled, "one/best", "two/best", f"{tmp_path.name}/{bundled}", "Choose a folder…"]
+    for name, value in zip(offered, [bundled, *map(str, folders)], strict=False):
+        box.setCurrentText(name)
+        assert bench.predict_panel.checkpoint.value == value
 
 
 def test_devices_that_are_not_there_are_not_offered(qtbot: Any, bench: Workbench) -> None:

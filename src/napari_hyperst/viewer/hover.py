@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_hyperst.viewer.maps import EMBEDDING_TITLES, LOG2, values_of
+from napari_hyperst.viewer.maps import EMBEDDING_TITLES, Map, values_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,8 +21,10 @@ _FLAGS = (
 )
 
 
-def describe_spot(table: AnnData, row: int, genes: tuple[str, ...], title: str) -> str:
-    """Say of a spot what it is called, what was predicted and measured there, how deep it lies, and what to mind.
+def describe_spot(table: AnnData, row: int, genes: tuple[str, ...], title: str, shown: Map | None = None) -> str:
+    """Say of a spot what it is called, what to mind, what was predicted and measured there, and how deep it lies.
+
+    What is said first is seen also where the status bar is short.
 
     Parameters
     ----------
@@ -32,9 +34,17 @@ def describe_spot(table: AnnData, row: int, genes: tuple[str, ...], title: str) 
         Which spot.
     genes, title
         The genes that are shown, and what they are called.
+    shown
+        The map that the mouse is over; a violation is told where it is one's.
     """
     spot = table[row : row + 1]
     said = [f"spot {table.obs_names[row]}"]
+    for name, when, words in _FLAGS:
+        if name in spot.obs and bool(spot.obs[name].iloc[0]) is when:
+            said.append(words)
+    if shown is not None and shown.key.startswith("violation_"):
+        outside = float(values_of(spot, shown.key, ())[0])
+        said.append(f"{shown.title.lower()} {f'{outside:.1f}°' if np.isfinite(outside) else 'unknown'}")
     if genes and set(genes) <= set(table.var_names):
         values = {"predicted": float(values_of(spot, "predicted", genes)[0])}
         if "measured" in table.layers:
@@ -42,7 +52,7 @@ def describe_spot(table: AnnData, row: int, genes: tuple[str, ...], title: str) 
         told = ", ".join(
             f"{kind} {value:.2f}" if np.isfinite(value) else f"not {kind}" for kind, value in values.items()
         )
-        said.append(f"{title} {told} {LOG2}")
+        said.append(f"{title} {told}")
     norms = [
         f"{words} {float(spot.obs[f'norm_{name}'].iloc[0]):.2f}"
         for name, words in EMBEDDING_TITLES.items()
@@ -50,7 +60,4 @@ def describe_spot(table: AnnData, row: int, genes: tuple[str, ...], title: str) 
     ]
     if norms:
         said.append(f"norm {', '.join(norms)}")
-    for name, when, words in _FLAGS:
-        if name in spot.obs and bool(spot.obs[name].iloc[0]) is when:
-            said.append(words)
     return " · ".join(said)

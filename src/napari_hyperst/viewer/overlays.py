@@ -94,10 +94,20 @@ class Overlays:
                 self._session.viewer.layers.remove(layer)
             else:
                 self._recolour(entry, layer)
+        if entry is not self._session.active:  # of which the gene that is shown may not be predicted
+            return
         for also in ("measured", "predicted"):
             found = entry.map(also)
             if found is not None and self.layer(entry, also) is None:
                 self.add(entry, found, visible=False)
+
+    def select_spots(self, entry: Entry) -> None:
+        """Have the spots of a slide selected in the layer list, where no map of it is."""
+        viewer = self._session.viewer
+        mine = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
+        spots = next((layer for layer in mine if ours(layer)["kind"] == "spots"), None)
+        if spots is not None:
+            viewer.layers.selection.active = spots
 
     def refresh(self, entry: Entry) -> None:
         """Colour what is visible of a slide as it should be now."""
@@ -120,7 +130,13 @@ class Overlays:
         values = entry.values.of(shown.key, genes)
         limits = entry.values.limits(shown.key, genes, percentiles())
         layer = add_map(
-            self._session.viewer, slide, entry.table, values, limits, said, partial(self._describe, entry.key)
+            self._session.viewer,
+            slide,
+            entry.table,
+            values,
+            limits,
+            said,
+            partial(self._describe, entry.key, shown.key),
         )
         if layer.visible != visible:
             layer.visible = visible
@@ -136,7 +152,10 @@ class Overlays:
         if not shown:
             return
         base = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
-        add_footprints(viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None))
+        outlines = add_footprints(
+            viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None)
+        )
+        outlines.visible = there is None or there.visible
         viewer.layers.selection.active = selected  # whose value the status bar tells
 
     def caption(self) -> None:
@@ -182,12 +201,12 @@ class Overlays:
 
     # -- within
 
-    def _describe(self, key: str, row: int) -> str:
-        """Say what the status bar tells of a spot; called in napari's thread for that."""
+    def _describe(self, key: str, kind: str, row: int) -> str:
+        """Say what the status bar tells of a spot of a map; called in napari's thread for that."""
         entry = self._session.entries.get(key)
         if entry is None or entry.table is None or row >= entry.table.n_obs:
             return ""
-        return describe_spot(entry.table, row, self._session.genes, self._session.title or "")
+        return describe_spot(entry.table, row, self._session.genes, self._session.title or "", entry.map(kind))
 
     def _wanted(self, entry: Entry, shown: Map) -> dict[str, Any]:
         """Return what a map's layer should show now."""

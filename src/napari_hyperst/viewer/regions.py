@@ -90,6 +90,7 @@ def add_region_layer(viewer: ViewerModel, entry: Entry) -> Shapes:
             name=f"{entry.key} regions",
             ndim=2,
             face_color="transparent",
+            opacity=1.0,
             edge_color=_COLOUR,
             edge_width=_WIDTH_UM / float(where["scale"][0]),
             metadata={OURS: {"slide": entry.key, "element": entry.slide.name, "kind": KIND}},

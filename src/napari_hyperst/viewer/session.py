@@ -175,6 +175,8 @@ class Session:
                 layer.visible = said["slide"] == key
         if entry is not None:
             look_at_spots(self.viewer, entry.slide)
+            self.overlays.select_spots(entry)
+            self.overlays.take_in(entry)  # it may have been predicted meanwhile
             self.show()
         self.overlays.caption()
         self.slides_changed.emit()
@@ -218,7 +220,7 @@ class Session:
         slide: Slide | None = None,
         genes: Genes | None = None,
     ) -> None:
-        """Take a prediction in, and show it.
+        """Take a prediction in, and show it where its slide is looked at: else when that is chosen.
 
         Parameters
         ----------
@@ -239,13 +241,13 @@ class Session:
         if entry.table is not None and is_filling(entry.table) and self.gene == entry.genes.first:
             self.gene = None  # nobody chose it
         hold(entry, table, name, result, slide, genes)
-        if key != self._active:
-            self.activate(key)
-        self._keep_shown_possible()
+        if key == self._active:
+            self._keep_shown_possible()
         self.overlays.take_in(entry)
         self.outline_anew(entry)  # this model may look at other tiles
         self.prediction_changed.emit()
-        self.show()
+        if key == self._active:
+            self.show()
 
     def fill(self, key: str, spots: int) -> None:
         """Show what is there of a prediction that is being made, now that so many spots are done."""
@@ -262,6 +264,8 @@ class Session:
             return
         let_go(entry)
         self.overlays.take_in(entry)
+        if entry is self.active and self.viewer.layers.selection.active is None:
+            self.overlays.select_spots(entry)
         self.prediction_changed.emit()
 
     def show(self, map_key: str | None = None, gene: str | None = None, markers: MarkerSet | None = None) -> None:

@@ -93,7 +93,11 @@ class SideBySide:
         """Leave the grid when one of its layers is taken away by hand."""
         if event.value in [*self._maps, *self._copies] or ours(event.value).get("kind") == "image":
             self._session.side_by_side = False
+            maps = self._maps
             self.end()
+            for layer in maps:  # they lie on each other again
+                if layer.visible and ours(layer)["kind"] != self._session.map:
+                    layer.visible = False
             self._session.shown_changed.emit()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_hyperst.viewer.filling import WAIT, is_filling
 from napari_hyperst.viewer.hierarchy import Hierarchy, SpotCone, disk_radius, from_disk, title_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_hyperst.viewer.session import Session
 
-_TILE_PX = 84
+_TILE_PX = 80
 #: Points of a line that is curved on the disk.
 _STEPS = 120
 #: A line that has come this far goes on beyond any picture.
@@ -114,18 +114,20 @@ class ConeView(QWidget):
         self.plot = ConePlot(session)
         self.tiles = {name: _tile() for name in ("spot", "niche")}
         self.captions = {name: _caption() for name in self.tiles}
-        row = QHBoxLayout()
+        column = QVBoxLayout()
+        column.setSpacing(2)
         for name, tile in self.tiles.items():
-            column = QVBoxLayout()
             column.addWidget(tile)
             column.addWidget(self.captions[name])
-            row.addLayout(column)
+        column.addStretch(1)
+        row = QHBoxLayout()
+        row.addWidget(self.plot, 1)
+        row.addLayout(column)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(self.words)
-        layout.addWidget(self.plot, 1)
-        layout.addLayout(row)
+        layout.addLayout(row, 1)
         hear(
             self,
             (session.prediction_changed, self.show_state),
@@ -185,22 +187,28 @@ class ConeView(QWidget):
         """Read tiles when they are seen and others than those that are shown, or being read."""
         entry = self.session.active
         self._row = row
-        if entry is None or not self.isVisible() or self._read == (entry.table, row):
+        if (
+            entry is None
+            or not self.isVisible()
+            or (self._read is not None and self._read[0] is entry.table and self._read[1] == row)
+        ):
             return
         self._read = (entry.table, row)
         for name, caption in self.captions.items():
             caption.setText(f"Reading {name} tile…")
+            caption.show()
         read_in_thread(entry, row, self._on_tiles)
 
     def _on_tiles(self, told: Told) -> None:
-        row, found = told
-        if self._read is None or row != self._read[1]:  # another spot was selected meanwhile
+        table, row, found = told
+        if self._read is None or self._read[0] is not table or self._read[1] != row:  # another was selected meanwhile
             return
         if isinstance(found, SpotTiles):
             self._show_tiles(found)
             return
         self._show_tiles(None)
         self.captions["spot"].setText(str(found))
+        self.captions["spot"].show()
 
     def _show_tiles(self, told: SpotTiles | None) -> None:
         if told is None:
@@ -210,6 +218,7 @@ class ConeView(QWidget):
             ("niche", None if told is None else told.niche, 0.0 if told is None else told.niche_um),
         ):
             self.tiles[name].setVisible(pixels is not None)
+            self.captions[name].setVisible(pixels is not None)
             self.captions[name].setText("" if pixels is None else f"{name.capitalize()} tile, {side:.4g} µm")
             if pixels is not None:
                 self.tiles[name].setPixmap(_pixmap(pixels))
@@ -306,7 +315,8 @@ def _caption() -> QLabel:
     words = QLabel()
     words.setTextFormat(Qt.TextFormat.PlainText)
     words.setWordWrap(True)
-    words.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+    words.setFixedWidth(words.fontMetrics().horizontalAdvance("Niche tile, 1,000 µm") + 8)  # what is longer wraps
+    words.hide()
     return words
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton
 
 from napari_hyperst.slides.outputs.formats import FORMATS, STORE
-from napari_hyperst.widgets.panel import Panel
+from napari_hyperst.widgets.links import hear
+from napari_hyperst.widgets.panel import Panel, literal
+from napari_hyperst.widgets.work_bar import WorkBar
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.entry import Entry
@@ -35,21 +37,21 @@ class ExportPanel(Panel):
 
     def __init__(self, session: Session, work: Work) -> None:
         super().__init__(session, work)
-        self._written = ""
-        self.new = QPushButton("Export as new store…")
-        self.own = QPushButton("Write into its store")
-        self.other = QPushButton("Export as…")
+        self.progress = WorkBar(work, exports=True)
+        self.new = QPushButton("New store…")
+        self.own = QPushButton("Into its store")
+        self.other = QPushButton("Other formats…")
         row = QHBoxLayout()
         for button in (self.new, self.own, self.other):
             row.addWidget(button)
         self.column.addLayout(row)
+        self.column.addWidget(self.progress)
         self.new.clicked.connect(self._on_new)
         self.own.clicked.connect(self._on_own)
         self.other.clicked.connect(self._on_other)
-        self.listen(session.slides_changed, self.allow)
-        self.listen(session.prediction_changed, self._on_prediction)
+        hear(self, (session.slides_changed, self.allow), (session.prediction_changed, self._on_prediction))
         work.changed.connect(self.allow)
-        work.written.connect(self._on_written)
+        self.progress.said.connect(self.allow)
         self.allow()
 
     def allow(self, *_: object) -> None:
@@ -59,16 +61,14 @@ class ExportPanel(Panel):
         reason = unpredicted or self.work.busy
         for button, told in ((self.new, _NEW), (self.own, _OWN), (self.other, _OTHER)):
             button.setEnabled(not reason)
-            button.setToolTip(reason or told)
+            button.setToolTip(literal(reason or told))
         self.own.setVisible(entry is not None and _store_of(entry) is not None)
-        self.say_state(reason[:1].upper() + reason[1:] or self._written or "The prediction can be written")
+        said = self.progress.status.text()
+        self.say_state(said or reason[:1].upper() + reason[1:] or "The prediction can be written")
 
     def _on_prediction(self, *_: object) -> None:
-        self._written = ""  # that was another
-        self.allow()
-
-    def _on_written(self, path: str) -> None:
-        self._written = f"Written: {Path(path).name}"
+        if not self.work.busy:  # what was written is another
+            self.progress.say("")
         self.allow()
 
     def _on_new(self) -> None:

@@ -17,9 +17,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.genes import Genes
 from napari_hyperst.viewer.markers import favourites, keep_favourites
 from napari_hyperst.widgets.gene_model import NAME, PCC, STAR, VARIANCE, GeneModel
+from napari_hyperst.widgets.links import hear
 
 _EMPTY = "Predict genes to list them"
 #: The list is at least so high.
@@ -54,7 +56,7 @@ class GeneList(QWidget):
         self.search.setClearButtonEnabled(True)
         self.search.setToolTip("Type a part of a gene's name; Enter shows the first that is left, ↓ goes to the list")
         self.model = GeneModel()
-        self.model.favourites = favourites()
+        self.model.set_favourites(favourites())
         self.view = _View()
         self.view.setModel(self.model)
         self.view.setRootIsDecorated(False)
@@ -89,6 +91,7 @@ class GeneList(QWidget):
         self.view.clicked.connect(self._on_clicked)
         self.model.modelAboutToBeReset.connect(lambda: self._be_silent(True))
         self.model.modelReset.connect(self._on_reset)
+        hear(self, (preferences.events("genes").favourites, self._on_favourites))
 
     @property
     def genes(self) -> list[str]:
@@ -146,14 +149,17 @@ class GeneList(QWidget):
         none = ": this checkpoint predicts no such gene" if not shown else ""
         self.count.setText(f"{shown:,} of {all_of_them:,} genes{none}" if all_of_them else _EMPTY)
 
+    def _on_favourites(self, *_: object) -> None:
+        """Have the stars that are kept, whoever gave them: another viewer, or the preferences."""
+        self.model.set_favourites(favourites())
+
     def _take_first(self) -> None:
         if self.model.rowCount():
             self.view.setCurrentIndex(self.model.index(0, NAME))
 
     def _on_clicked(self, index: QModelIndex) -> None:
         if index.column() == STAR:
-            self.model.toggle(index.row())
-            keep_favourites(self.model.favourites)
+            keep_favourites(self.model.favourites ^ {self.model.name(index.row())})
         else:
             self._on_current(index)  # also the one that is marked: its layer may have been hidden
 

@@ -71,11 +71,11 @@ class GeneModel(QAbstractTableModel):
         self._find()
         self.endResetModel()
 
-    def toggle(self, row: int) -> None:
-        """Make a gene a favourite, or no longer."""
-        self.favourites ^= {self.name(row)}
-        here = self.index(row, STAR)
-        self.dataChanged.emit(here, here)
+    def set_favourites(self, favourites: set[str]) -> None:
+        """Give these genes a star, and no others; the order stays until it is asked for again."""
+        self.favourites = favourites
+        if self._rows:
+            self.dataChanged.emit(self.index(0, STAR), self.index(len(self._rows) - 1, STAR))
 
     @property
     def listed(self) -> list[str]:

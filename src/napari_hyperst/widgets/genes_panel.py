@@ -13,6 +13,7 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.genes import Genes
 from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.widgets.gene_list import GeneList
+from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.map_buttons import MapButtons
 from napari_hyperst.widgets.marker_picker import MarkerPicker
 from napari_hyperst.widgets.panel import Panel, show_error
@@ -59,9 +60,12 @@ class GenesPanel(Panel):
         self.maps.chosen.connect(lambda key: self._show(map_key=key))
         self.markers.chosen.connect(self._on_markers)
         self.together.clicked.connect(session.show_side_by_side)
-        for signal in (session.slides_changed, session.prediction_changed):
-            self.listen(signal, self._on_prediction)
-        self.listen(session.shown_changed, self._on_shown)
+        hear(
+            self,
+            (session.slides_changed, self._on_prediction),
+            (session.prediction_changed, self._on_prediction),
+            (session.shown_changed, self._on_shown),
+        )
         self._bind_keys()
         self._on_prediction()
 
@@ -83,7 +87,6 @@ class GenesPanel(Panel):
             for key in self._keys:
                 self.session.viewer.bind_key(key, None, overwrite=True)
         self._keys = ()
-        super().let_go()
 
     # -- within
 

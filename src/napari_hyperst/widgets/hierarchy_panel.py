@@ -14,7 +14,7 @@ from napari_hyperst.viewer.hierarchy import Angles, Hierarchy, title_of
 from napari_hyperst.viewer.maps import NO_COUNTS, Map
 from napari_hyperst.widgets.cone_view import ConeView
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Status
+from napari_hyperst.widgets.panel import Status, show_error
 from napari_hyperst.widgets.plots import HierarchyHistogram
 from napari_hyperst.widgets.poincare_disk import PoincareDisk
 from napari_hyperst.widgets.tabs import Tabs
@@ -71,8 +71,9 @@ class HierarchyPanel(QWidget):
         """List the norms and relations of the active slide."""
         entry = self.session.active
         table = None if entry is None else entry.table
-        self.status.show()
-        self.status.setText(_NOTHING if table is None else WAIT if is_filling(table) else _CHOOSE)
+        waiting = table is None or is_filling(table)
+        self.status.setVisible(waiting)  # else the views say what to do, on a laptop's height
+        self.status.setText(_NOTHING if table is None else WAIT if waiting else _CHOOSE)
         if entry is None or table is None:
             self.list.set_maps((), None)
         else:
@@ -85,16 +86,12 @@ class HierarchyPanel(QWidget):
         entry = self.session.active
         shown = None if entry is None else entry.map(self.session.map)
         if shown is not None and entry is not None and entry.table is not None and not is_filling(entry.table):
-            chosen = shown.key.startswith(_PREFIXES)
-            self.status.setText(shown.title if chosen else _CHOOSE)
-            self.status.setHidden(chosen)  # the list marks it
+            self.status.setText(shown.title if shown.key.startswith(_PREFIXES) else _CHOOSE)
 
     def _on_chosen(self, key: str) -> None:
         try:
             self.session.show(key)
         except HyperSTError as error:
-            from napari.utils.notifications import show_error
-
             show_error(str(error))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import unmarked
+from napari_hyperst.widgets.links import hear
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 class Panel(QWidget):
     """A part of the workbench.
 
-    It reacts to the signals of the session and of the work through ``listen``, so that ``let_go`` ends that, and says
-    its state in a line through ``say_state``.
+    It says its state in a line through ``say_state``.
 
     Parameters
     ----------
@@ -42,21 +42,12 @@ class Panel(QWidget):
         self.session = session
         self.work = work
         self.state = ""
-        self._links: list[tuple[Any, Callable[..., Any]]] = []
         self.column = QVBoxLayout(self)
         self.column.setContentsMargins(0, 0, 0, 0)
         self.column.setSpacing(4)
 
-    def listen(self, signal: Any, slot: Callable[..., Any]) -> None:
-        """Have a slot called until the panel is let go."""
-        signal.connect(slot)
-        self._links.append((signal, slot))
-
     def let_go(self) -> None:
-        """End what outlives the widget."""
-        for signal, slot in self._links:
-            signal.disconnect(slot)
-        self._links.clear()
+        """End what outlives the widget, beside the signals that it hears."""
 
     def say_state(self, line: str) -> None:
         """Say the panel's state in a line, which its section shows also when it is closed."""
@@ -122,8 +113,7 @@ class _Holder(Panel):
         self.title, self.widget = title, widget
         self.column.addWidget(widget)
         widget.status.changed.connect(self._say)
-        for signal in (session.slides_changed, session.prediction_changed):
-            self.listen(signal, self._say)
+        hear(self, (session.slides_changed, self._say), (session.prediction_changed, self._say))
         self._say()
 
     def _say(self, *_: object) -> None:
@@ -142,6 +132,13 @@ def show_error(message: str) -> None:
     from napari.utils.notifications import show_error
 
     show_error(unmarked(message))
+
+
+def show_info(message: str) -> None:
+    """Tell of something good as napari does."""
+    from napari.utils.notifications import show_info
+
+    show_info(unmarked(message))
 
 
 def show_warning(message: str) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
 
 _BINS = 40
+#: The axis of a histogram goes so many times as high as its bars.
+_HEADROOM = 1.5
 
 
 class GeneScatter(SpotPlot):
@@ -179,8 +181,10 @@ def _draw_angles(axes: Axes, angles: Angles, eta: float, colours: Colours) -> No
     if high > low:
         axes.axvspan(low, high, color=colours.text, alpha=0.12, linewidth=0)
     edge = "half-aperture" if eta == 1 else f"{eta:g} × half-aperture"
-    axes.axvline(middle, color=colours.text, linewidth=1.5, label=f"{edge}: {middle:.3g}°", gid="threshold")
+    span = f", {low:.3g} to {high:.3g}°" if high > low else ""
+    axes.axvline(middle, color=colours.text, linewidth=1.5, label=f"{edge}: {middle:.3g}°{span}", gid="threshold")
     axes.set_xlabel("Exterior angle of the child (°)")
+    axes.set_ylim(top=_HEADROOM * axes.get_ylim()[1])  # for the legend
 
 
 def _edges(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -199,9 +203,9 @@ def _density(axes: Axes, grid: Grid, x: NDArray[Any], y: NDArray[Any]) -> None:
 
 
 def legend(axes: Axes, colours: Colours) -> None:
-    """Say what is what, above the plot and out of its way."""
+    """Say what is what, where it is least in the way."""
     axes.legend(
-        fontsize=FONT_PT - 0.5, labelcolor=colours.text, frameon=True, framealpha=0.7, facecolor=colours.background,
+        fontsize=FONT_PT - 0.5, labelcolor=colours.text, frameon=True, framealpha=0.85, facecolor=colours.background,
         edgecolor="none", borderpad=0.3, handlelength=1.4, loc="best",
     )  # fmt: skip
 

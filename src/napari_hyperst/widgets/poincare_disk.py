@@ -272,7 +272,7 @@ class _Scale:
         """Draw a colour bar, or name the categories."""
         if not self.categories:
             assert axes.figure is not None
-            bar = axes.figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.04, pad=0.01, aspect=35)
+            bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.04, pad=0.02)  # height is what there is little of
             bar.set_label(self.label, color=colours.text, fontsize=FONT_PT)
             bar.ax.tick_params(colors=colours.text, labelsize=FONT_PT)
             bar.outline.set_edgecolor(colours.grid)

@@ -6,23 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QProgressBar, QPushButton
-from superqt import QElidingLabel
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QPushButton
 
 from napari_hyperst.jobs.runs import BEST, best_of, list_runs
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
-from napari_hyperst.nouns.events import Event
 from napari_hyperst.viewer import preferences
 from napari_hyperst.widgets.docks import FINETUNE, open_dock
+from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import Panel, literal
+from napari_hyperst.widgets.work_bar import WorkBar
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.session import Session
     from napari_hyperst.widgets.work import Work
 
 _OTHER = "Choose a folder…"
-_CANCEL = "Stop within a second; what was there before stays"
 _DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple GPU (MPS)"}
 
 
@@ -42,7 +40,6 @@ class PredictPanel(Panel):
         self._folders: list[str] = []
         self._last = DEFAULT_CHECKPOINT
         self._missing: dict[str, str] = {}
-        self._began: tuple[float, int] | None = None
         self._of: str | None = None
         self.checkpoint = ComboBox(
             label="Checkpoint", choices=self._checkpoints, value=DEFAULT_CHECKPOINT,
@@ -57,39 +54,28 @@ class PredictPanel(Panel):
             form.addRow(picker.label, picker.native)
         self.button = QPushButton("Predict genes")
         self.button.setDefault(True)
-        self.bar = QProgressBar()
-        self.cancel = QPushButton("Cancel")
-        self.cancel.setToolTip(_CANCEL)
-        self.bar.setToolTip("How far the work has come")
-        self.status = QElidingLabel()
-        self.status.setTextFormat(Qt.TextFormat.PlainText)
-        self.status.setWordWrap(True)
-        self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
-        working = QHBoxLayout()
-        working.addWidget(self.bar, 1)
-        working.addWidget(self.cancel)
+        self.progress = WorkBar(work, exports=False)
+        self.bar, self.cancel, self.status = self.progress.bar, self.progress.cancel, self.progress.status
         self.finetune = QPushButton("Fine-tune a model…")
         self.finetune.setToolTip("Open the panel that trains a checkpoint of your own on slides with counts")
         self.column.addLayout(form)
         self.column.addWidget(self.button)
         self.column.addWidget(self.finetune)
-        self.column.addLayout(working)
-        self.column.addWidget(self.status)
+        self.column.addWidget(self.progress)
         self.checkpoint.changed.connect(self._on_checkpoint)
         self.button.clicked.connect(self.predict)
         self.finetune.clicked.connect(lambda: open_dock(session.viewer, FINETUNE))
-        self.cancel.clicked.connect(self._on_cancel)
-        self.listen(session.checkpoint_made, self.add_checkpoint)
-        self.listen(session.slides_changed, self.allow)
-        self.listen(session.opening_changed, self.allow)
-        self.listen(preferences.events("prediction").device, self._on_device)
-        work.began.connect(self._on_began)
-        work.progressed.connect(self._on_progress)
-        work.rested.connect(self._rest)
+        self.progress.said.connect(self._on_said)
+        hear(
+            self,
+            (session.checkpoint_made, self.add_checkpoint),
+            (session.slides_changed, self.allow),
+            (session.opening_changed, self.allow),
+            (preferences.events("prediction").device, self._on_device),
+        )
         work.changed.connect(self.allow)
         work.child.ready.connect(self._set_devices)
         self.allow()
-        self._rest("")
 
     def predict(self, *_: object) -> None:
         """Predict the active slide's genes with the chosen checkpoint."""
@@ -100,22 +86,30 @@ class PredictPanel(Panel):
         if str(folder) not in self._folders:
             self._folders.append(str(folder))
         with self.checkpoint.changed.blocked():
-            self.checkpoint.choices = ()  # what is new would come last, after the choice of another folder
+            self.checkpoint.choices = ()  # else what is new comes last, and names that have changed stay
             self.checkpoint.choices = self._checkpoints
         self.checkpoint.value = str(folder)
         self._last = str(folder)
 
     def allow(self, *_: object) -> None:
         """Allow the click, or say why not."""
-        reason = self.work.busy or ("" if self.session.active is not None else "Open a slide first")
+        reason = self._reason
         self.button.setEnabled(not reason)
-        self.button.setToolTip(reason or "Predict the checkpoint's genes at every spot, in a process of its own")
+        self.button.setToolTip(
+            literal(reason or "Predict the checkpoint's genes at every spot, in a process of its own")
+        )
         active = None if self.session.active is None else self.session.active.key
         if not self.work.busy and active != self._of:  # what was said is of another slide
             self._of = active
-            self._say("")
+            self.progress.say("")
+        self._on_said(self.progress.status.text())
 
     # -- within
+
+    @property
+    def _reason(self) -> str:
+        """Why nothing can be predicted now; empty where it can."""
+        return self.work.busy or ("" if self.session.active is not None else "Open a slide first")
 
     def _set_devices(self, missing: dict[str, str]) -> None:
         """Say which devices there are: each kind with an empty string, or the reason why not."""
@@ -124,56 +118,19 @@ class PredictPanel(Panel):
         told = "; ".join(f"{_DEVICES[kind]}: {why}" for kind, why in self._missing.items())
         self.device.tooltip = "Where to compute; Automatic takes the fastest there is" + (f".\n{told}" if told else "")
 
-    def _on_began(self, what: str) -> None:
-        """Show that work has begun."""
-        self._began = None
-        self.bar.setRange(0, 0)
-        self.bar.show()
-        self.cancel.setEnabled(True)
-        self.cancel.setToolTip(_CANCEL)
-        self.cancel.show()
-        self._say(what)
-
-    def _on_progress(self, event: Event) -> None:
-        """Show how far the work has come."""
-        what, done, total = str(event.content["what"]), int(event.content["done"]), int(event.content["total"])
-        self.bar.setRange(0, total)
-        self.bar.setValue(done)
-        if total == 0:
-            self._say(f"{what[:1].upper()}{what[1:]}…")
-            return
-        self._began = self._began or (event.time, done)
-        since, first = event.time - self._began[0], done - self._began[1]
-        left = f", about {_duration(since / first * (total - done))} left" if first > 0 and done < total else ""
-        self._say(f"{done} of {total} {what}{left}")
-
-    def _rest(self, message: str) -> None:
-        """Show that nothing is at work, and how the last work ended."""
-        self.bar.hide()
-        self.cancel.hide()
-        self._say(message)
-
-    def _say(self, message: str) -> None:
-        """Show a line, cut short where it does not fit, whole in its tooltip."""
-        self.status.setText(" ".join(message.split()))
-        self.status.setToolTip(literal(message))
-        self.status.setVisible(bool(message))
-        reason = "" if self.button.isEnabled() else self.button.toolTip()
-        self.say_state(message or reason or "Ready")
-
-    def _on_cancel(self) -> None:
-        self.cancel.setEnabled(False)
-        self._say("Stopping…")
-        self.work.stop()
+    def _on_said(self, message: str) -> None:
+        reason = self._reason
+        self.say_state(message or reason[:1].upper() + reason[1:] or "Ready")
 
     def _on_device(self, *_: object) -> None:
         self.device.value = preferences.device()
 
     def _checkpoints(self, _widget: object = None) -> list[tuple[str, str]]:
-        bundled = [(name, name) for name in bundled_checkpoints()]
+        bundled = list(bundled_checkpoints())
         runs = [str(best) for job in list_runs() if (best := best_of(job)) is not None]
-        folders = dict.fromkeys([*runs, *self._folders])
-        return [*bundled, *((_title(Path(folder)), folder) for folder in folders), (_OTHER, _OTHER)]
+        folders = list(dict.fromkeys([*runs, *self._folders]))
+        named = zip(told_apart(folders, bundled), folders, strict=True)
+        return [*zip(bundled, bundled, strict=True), *named, (_OTHER, _OTHER)]
 
     def _devices(self, _widget: object = None) -> list[tuple[str, str]]:
         return [(title, kind) for kind, title in _DEVICES.items() if kind not in self._missing]
@@ -188,13 +145,26 @@ class PredictPanel(Panel):
             self.add_checkpoint(Path(folder))
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def told_apart(folders: list[str], taken: list[str]) -> list[str]:
+    """Return what to call folders: by their last part or, where that says too little, by as many as it takes.
 
+    The best checkpoint of a run is called as the run is.
 
-def _title(checkpoint: Path) -> str:
-    """Return what the folder of a checkpoint is called; that of a run is the run."""
-    named = checkpoint.parent if checkpoint.name == BEST else checkpoint
-    return named.name or str(checkpoint)
+    Parameters
+    ----------
+    folders
+        Paths, each of them once.
+    taken
+        Names of other things.
+    """
+    parts = [(path.parent if path.name == BEST else path).parts for path in map(Path, folders)]
+    names = []
+    for mine in parts:
+        others = [other for other in parts if other is not mine]
+        count = 1
+        while count < len(mine) and (
+            "/".join(mine[-count:]) in taken or any(other[-count:] == mine[-count:] for other in others)
+        ):
+            count += 1
+        names.append("/".join(mine[-count:]))
+    return names

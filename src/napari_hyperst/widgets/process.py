@@ -20,7 +20,7 @@ from napari_hyperst.nouns.tasks import ExportTask
 #: How often the events of the job at work are looked for, in ms.
 _POLL_MS = 80
 #: After these times, in ms, a job that was asked to stop is terminated, and killed.
-_TERMINATE_MS, _KILL_MS = 500, 800
+_TERMINATE_MS, _KILL_MS = 400, 700
 #: How long a child that was told to end is waited for, in ms, and how long one that is writing a store.
 _GRACE_MS, _WRITING_MS = 1000, 120_000
 _COMMAND = ("-m", "napari_hyperst.jobs", "--wait")

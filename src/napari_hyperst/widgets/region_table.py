@@ -10,6 +10,7 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProx
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from napari_hyperst.viewer.regions import RegionGenes
+from napari_hyperst.widgets.panel import literal
 
 _NUMBER = Qt.ItemDataRole.UserRole
 #: Title, tooltip, and how a number is written, of each column but the first.
@@ -70,6 +71,8 @@ class RegionModel(QAbstractTableModel):
         value = self._columns[index.column()][index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
             return _COLUMNS[index.column()][2](value)
+        if role == Qt.ItemDataRole.ToolTipRole and index.column() == 0:
+            return literal(str(value))
         if role == _NUMBER:
             return str(value) if index.column() == 0 else float(value)
         if role == Qt.ItemDataRole.TextAlignmentRole and index.column() > 0:

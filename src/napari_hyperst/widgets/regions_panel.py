@@ -7,9 +7,11 @@ from threading import Event as Flag
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError, RegionError
+from napari_hyperst.viewer.filling import WAIT, is_filling
 from napari_hyperst.viewer.regions import (
     RegionGenes,
     add_region_layer,
@@ -20,7 +22,7 @@ from napari_hyperst.viewer.regions import (
     write_csv,
 )
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Status
+from napari_hyperst.widgets.panel import Status, show_error
 from napari_hyperst.widgets.region_table import RegionTable
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 _NOTHING = "Predict the genes of a slide first: then a region of it can be compared with the rest."
 _DRAW = "Press Draw, then click corner after corner on the slide; a double click closes the polygon."
-_READY = "Press Compare; draw more polygons to compare what they cover together."
+_READY = "Press Compare, or Draw for another polygon to compare what they cover together."
 
 
 class RegionsPanel(QWidget):
@@ -95,7 +97,7 @@ class RegionsPanel(QWidget):
         try:
             write_csv(self.found, path)
         except HyperSTError as error:
-            _tell(error)
+            show_error(str(error))
 
     # -- within
 
@@ -118,17 +120,33 @@ class RegionsPanel(QWidget):
             self._watched = layer
         self._show_state()
 
-    def _on_drawn(self, _event: Any = None) -> None:
-        """Forget what was found of other polygons."""
+    def _on_drawn(self, event: Any = None) -> None:
+        """Forget what was found of other polygons, and put the pen away when one is closed."""
+        layer, added = self._watched, getattr(event, "action", "") == "added"
+        # While corners are still clicked it is a path.
+        if added and layer is not None and layer.mode == "add_polygon" and layer.shape_type[-1] == "polygon":
+            QTimer.singleShot(0, self._put_pen_away)  # when napari is done with it
         self._stop()
         self._show_found(None)
         self._show_state()
+
+    def _put_pen_away(self) -> None:
+        """Let the mouse be the slide's again: a click selects a spot, and the status bar tells of it."""
+        entry, layer = self.session.active, self.layer()
+        if entry is None or layer is None:
+            return
+        layer.mode = "pan_zoom"
+        shown = self.session.layer_of(entry, self.session.map)
+        if shown is not None:
+            self.session.viewer.layers.selection.active = shown
 
     def _show_state(self) -> None:
         """Say what to do next, and enable what can be done."""
         layer = self._watched
         drawn, busy = (0 if layer is None else len(layer.data)), self._cancel is not None
         unpredicted = "" if self._table is not None else "Predict genes first"
+        if self._table is not None and is_filling(self._table):
+            unpredicted = WAIT
         undrawn = unpredicted or ("" if drawn else "Draw a region first")
         uncompared = undrawn or ("" if self.found is not None else "Compare first")
         self.compare.setText("Cancel" if busy else "Compare")
@@ -145,7 +163,7 @@ class RegionsPanel(QWidget):
         if busy:
             self.status.setText("Comparing…")
         elif unpredicted:
-            self.status.setText(_NOTHING)
+            self.status.setText(_NOTHING if self._table is None else WAIT)
         elif self.found is not None:
             self.status.setText(describe(self.found))
         else:
@@ -170,7 +188,7 @@ class RegionsPanel(QWidget):
         try:
             return region_of(self.session.viewer, entry, layer)
         except RegionError as error:
-            _tell(error)
+            show_error(str(error))
             return None
 
     def _on_compare(self) -> None:
@@ -195,7 +213,7 @@ class RegionsPanel(QWidget):
             return
         self._cancel = None
         if isinstance(found, HyperSTError):
-            _tell(found)
+            show_error(str(found))
         else:
             self._show_found(found)
         self._show_state()
@@ -226,7 +244,7 @@ class RegionsPanel(QWidget):
         try:
             self.session.show(None if shown is not None and shown.of_gene else "predicted", gene)
         except HyperSTError as error:
-            _tell(error)
+            show_error(str(error))
 
 
 class _Ending:
@@ -256,9 +274,3 @@ def _compare(table: AnnData, region: BaseGeometry, cancel: Flag) -> tuple[Flag, 
         return cancel, error
     except Exception as error:  # whatever it is, the panel goes on
         return cancel, RegionError(f"the region cannot be compared ({type(error).__name__}: {error})")
-
-
-def _tell(error: HyperSTError) -> None:
-    from napari.utils.notifications import show_error
-
-    show_error(str(error))

@@ -9,8 +9,6 @@ from superqt import QElidingLabel
 
 from napari_hyperst.widgets.panel import Panel, literal
 
-_HEADER = "QToolButton { border: none; background: transparent; font-weight: bold; padding: 2px; text-align: left; }"
-
 
 class Section(QFrame):
     """A panel under a header; a click on the header opens or closes it.

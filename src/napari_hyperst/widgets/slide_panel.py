@@ -25,6 +25,7 @@ from napari_hyperst.slides.formats import IMAGE_SUFFIXES
 from napari_hyperst.viewer import stored
 from napari_hyperst.viewer.footprints import describe_footprints
 from napari_hyperst.viewer.tissue import MAX_LIVE
+from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import Panel, show_error
 
 if TYPE_CHECKING:
@@ -104,9 +105,8 @@ class SlidePanel(Panel):
         self.sample.clicked.connect(lambda: session.open_sample())
         self.footprints.clicked.connect(session.show_footprints)
         self.pitch.editingFinished.connect(self._on_pitch)
-        for signal in (session.slides_changed, session.opening_changed, session.prediction_changed):
-            self.listen(signal, self.show_state)
-        self.listen(session.scale_asked, self._on_scale_asked)
+        signals = (session.slides_changed, session.opening_changed, session.prediction_changed)
+        hear(self, *((signal, self.show_state) for signal in signals), (session.scale_asked, self._on_scale_asked))
         self.show_state()
 
     def show_state(self, *_: object) -> None:

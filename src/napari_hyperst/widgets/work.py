@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from functools import partial
@@ -20,7 +21,7 @@ from napari_hyperst.slides.outputs.formats import output_format
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.filling import filling_table, is_filling
 from napari_hyperst.viewer.results import Result, read_in_thread
-from napari_hyperst.widgets.panel import show_error, show_warning
+from napari_hyperst.widgets.panel import show_error, show_info, show_warning
 from napari_hyperst.widgets.process import Child, result_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class Work(QObject):
         Whose slides are predicted.
     child
         The process that does it.
+
+    Attributes
+    ----------
+    task, key
+        What is at work, or was last, and what the session calls its slide.
     """
 
     #: Something is at work now (what it does).
@@ -51,8 +57,6 @@ class Work(QObject):
     rested = Signal(str)
     #: Something can be done that could not, or the other way round.
     changed = Signal()
-    #: A store or a file was written: its path as text.
-    written = Signal(str)
 
     def __init__(self, session: Session, child: Child) -> None:
         super().__init__()
@@ -61,6 +65,8 @@ class Work(QObject):
         self._folders: list[Path] = []
         self._slide_of: dict[Path, tuple[str, Slide]] = {}
         self._filling: str | None = None
+        self.task: PredictTask | ExportTask | None = None
+        self.key = ""
         self._filled_next = 0.0
         self._activity: progress | None = None
         self._reading: Job | None = None
@@ -71,7 +77,10 @@ class Work(QObject):
     @property
     def busy(self) -> str:
         """Why nothing can be begun now; empty where it can."""
-        return "" if self.child.job is None and self._reading is None else "wait until what is at work is done"
+        if self.child.job is None and self._reading is None:
+            return ""
+        written = self.task.out.name if isinstance(self.task, ExportTask) else ""
+        return f"wait until {written} is written" if written else "wait until genes are predicted"
 
     def predict(self, checkpoint: str, device: str) -> None:
         """Predict the active slide's genes.
@@ -159,6 +168,7 @@ class Work(QObject):
             show_error(str(error))
             return
         self._slide_of[job.folder] = (entry.key, entry.slide)
+        self.task, self.key = task, entry.key
         self._activity = progress(total=0, desc=f"HyperST: {what}")
         self.began.emit(what)
         self.child.submit(job)
@@ -176,7 +186,7 @@ class Work(QObject):
         elif event.kind == "filling":
             self._begin_filling(job, event)
         elif event.kind == "warning":
-            show_warning(str(event.content["message"]))
+            show_warning(_brief(str(event.content["message"]), self._slide_of[job.folder][1].path))
 
     def _advance(self, event: Event) -> None:
         """Tell napari's activity dock how far the work is, and show what is predicted so far about once a second."""
@@ -216,11 +226,10 @@ class Work(QObject):
             return
         message = "Stopped." if event.kind == "stopped" else ""
         if event.kind == "error":
-            message = str(event.content["message"])
+            message = _brief(str(event.content["message"]), slide.path)
             show_error(message)
         elif event.kind == "done" and isinstance(job.task, ExportTask):
             message = f"Written: {event.content['store']}"
-            self.written.emit(str(event.content["store"]))
         self._rest(message)
 
     def _on_read(self, job: Job, key: str, event: Event, read: Result | str) -> None:
@@ -231,6 +240,9 @@ class Work(QObject):
         told = event.content
         seconds = float(told["seconds"])
         message = f"{told['genes']} genes predicted at {told['spots']:,} spots in {seconds:.0f} s."
+        if key in self.session.entries and self.session.entries[key] is not self.session.active:
+            message = f"{key}: {message}"
+            show_info(f"{message} Choose it under Slide to see them.")
         why = read if isinstance(read, str) else ""
         if isinstance(read, Result):
             try:
@@ -264,6 +276,13 @@ class Work(QObject):
         self.changed.emit()
 
     def _on_broken(self, message: str) -> None:
+        self.task = None
         self.rested.emit("The process that predicts could not be started.")
         show_error(message)
         self.changed.emit()
+
+
+def _brief(message: str, path: Path) -> str:
+    """Return a message without the folder of its slide, of which a narrow window would show nothing else."""
+    folder = path.absolute().parent
+    return message if folder == folder.parent else message.replace(f"{folder}{os.sep}", "")

@@ -15,6 +15,7 @@ from napari_hyperst.viewer.session import Session, session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.genes_panel import GenesPanel
 from napari_hyperst.widgets.hierarchy_panel import HierarchyPanel
+from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import Panel, held
 from napari_hyperst.widgets.predict_panel import PredictPanel
 from napari_hyperst.widgets.process import Child
@@ -66,8 +67,8 @@ class Workbench(QWidget):
         self._lay_out()
         for section in self.sections.values():
             section.toggled.connect(partial(self._on_toggled, section))
-        for signal in (self.session.slides_changed, self.session.opening_changed, self.session.prediction_changed):
-            self.panels[0].listen(signal, self._on_session)
+        signals = (self.session.slides_changed, self.session.opening_changed, self.session.prediction_changed)
+        hear(self, *((signal, self._on_session) for signal in signals))
         self._end = partial(_end, self.work, self.panels)
         self.destroyed.connect(self._end)
         QApplication.instance().aboutToQuit.connect(self._end)
@@ -157,6 +158,7 @@ class Workbench(QWidget):
         self._step = step
         for title in {"open": ("Slide", "Predict"), "predict": ("Slide", "Predict"), "look": ("Genes",)}[step]:
             self.sections[title].set_open(True)
+            self._on_toggled(self.sections[title], True)  # the last to be closed for room, also where it was open
 
     def _on_toggled(self, section: Section, opened: bool) -> None:
         if section in self._opened:

@@ -1,0 +1,122 @@
+"""How far work has come, in the panel that it was asked for in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from superqt import QElidingLabel
+
+from napari_hyperst.nouns.events import Event
+from napari_hyperst.nouns.tasks import ExportTask
+from napari_hyperst.widgets.panel import literal
+
+if TYPE_CHECKING:
+    from napari_hyperst.widgets.work import Work
+
+_CANCEL = "Stop within a second; what was there before stays"
+
+
+class WorkBar(QWidget):
+    """A bar, a button that cancels, and a line with what, how many and time left; not seen where nothing is at work.
+
+    Parameters
+    ----------
+    work
+        What is predicted and written.
+    exports
+        Whether it tells of what is written, and not of predictions.
+    """
+
+    #: The line is another; empty where there is nothing to say.
+    said = Signal(str)
+
+    def __init__(self, work: Work, *, exports: bool) -> None:
+        super().__init__()
+        self._work, self._exports = work, exports
+        self._began: tuple[float, int] | None = None
+        self.bar = QProgressBar()
+        self.bar.setToolTip("How far the work has come")
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip(_CANCEL)
+        self.status = QElidingLabel()
+        self.status.setTextFormat(Qt.TextFormat.PlainText)
+        self.status.setWordWrap(True)
+        self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
+        working = QHBoxLayout()
+        working.addWidget(self.bar, 1)
+        working.addWidget(self.cancel)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addLayout(working)
+        column.addWidget(self.status)
+        self.cancel.clicked.connect(self._on_cancel)
+        work.began.connect(self._on_began)
+        work.progressed.connect(self._on_progress)
+        work.rested.connect(self._on_rested)
+        self._rest("")
+
+    def say(self, message: str) -> None:
+        """Show a line, cut short where it does not fit, whole in its tooltip."""
+        self.status.setText(" ".join(message.split()))
+        self.status.setToolTip(literal(message))
+        self.status.setVisible(bool(message))
+        self.setVisible(bool(message))
+        self.said.emit(message)
+
+    # -- within
+
+    @property
+    def _mine(self) -> bool:
+        return isinstance(self._work.task, ExportTask) is self._exports
+
+    def _on_began(self, what: str) -> None:
+        if not self._mine:
+            return
+        self._began = None
+        self.bar.setRange(0, 0)
+        self.bar.show()
+        self.cancel.setEnabled(True)
+        self.cancel.show()
+        self.say(what)
+
+    def _on_progress(self, event: Event) -> None:
+        if not self._mine:
+            return
+        what, done, total = str(event.content["what"]), int(event.content["done"]), int(event.content["total"])
+        self.bar.setRange(0, total)
+        self.bar.setValue(done)
+        if total == 0:
+            self.say(self._of(f"{what[:1].upper()}{what[1:]}…"))
+            return
+        self._began = self._began or (event.time, done)
+        since, first = event.time - self._began[0], done - self._began[1]
+        left = f", about {_duration(since / first * (total - done))} left" if first > 0 and done < total else ""
+        self.say(self._of(f"{done} of {total} {what}{left}"))
+
+    def _of(self, line: str) -> str:
+        """Name the slide that is at work where another is looked at."""
+        active = self._work.session.active
+        return line if active is not None and active.key == self._work.key else f"{self._work.key}: {line}"
+
+    def _on_rested(self, message: str) -> None:
+        if self._mine:
+            self._rest(message)
+
+    def _rest(self, message: str) -> None:
+        self.bar.hide()
+        self.cancel.hide()
+        self.say(message)
+
+    def _on_cancel(self) -> None:
+        self.cancel.setEnabled(False)
+        self.say("Stopping…")
+        self._work.stop()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
