@@ -240,9 +240,6 @@ class Work(QObject):
         told = event.content
         seconds = float(told["seconds"])
         message = f"{told['genes']} genes predicted at {told['spots']:,} spots in {seconds:.0f} s."
-        if key in self.session.entries and self.session.entries[key] is not self.session.active:
-            message = f"{key}: {message}"
-            show_info(f"{message} Choose it under Slide to see them.")
         why = read if isinstance(read, str) else ""
         if isinstance(read, Result):
             try:
@@ -252,6 +249,9 @@ class Work(QObject):
         if why:
             message = f"the prediction cannot be shown ({why})"
             show_error(message)
+        elif key in self.session.entries and self.session.entries[key] is not self.session.active:
+            message = f"{key}: {message}"
+            show_info(f"{message} Choose it under Slide to see them.")
         self._rest(message)
 
     def take_in(self, key: str, read: Result, table: str) -> None:
