@@ -1,10 +1,13 @@
-"""How long the window's event loop is held up while a prediction runs, beside the same window at rest.
+"""How long the window's event loop is held up while a prediction runs and is shown, with every plot open.
 
-A timer ticks every 10 ms; the longest time between two ticks is what a user feels. ``ratio`` is that at rest over
-that while a prediction is at work in its child process: 1 would mean that nothing is felt. Needs a display
-(scripts/with-display).
+A timer ticks every 10 ms; the longest time between two ticks is what a user feels. The scatter plot, the histogram,
+the disk and the cone of a spot are open in docks of their own, the prediction is shown as it fills in, and what
+follows it is measured for two seconds more, with a gene, a norm and spots that are chosen then. What napari itself
+takes to add a layer, and to draw it for the first time, is left out, and told beside it. ``ratio`` is the target,
+100 ms, over the longest time: below 1 it is missed. ``cpu_ms`` are the same times on the main thread's own clock,
+which other work on the machine hardly changes. Needs a display (scripts/with-display).
 
-Usage: python benchmarks/event_loop.py [--seconds 10] [--json]
+Usage: python benchmarks/event_loop.py [--slide FOLDER] [--json]
 """
 
 from __future__ import annotations
@@ -12,46 +15,157 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import napari
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_hyperst.slides.sample import sample_folder
+from napari_hyperst.widgets.cone_view import ConeView
+from napari_hyperst.widgets.plots import GeneScatterPanel, HierarchyHistogram
+from napari_hyperst.widgets.poincare_disk import PoincareDisk
 
+TARGET_MS, TICK_MS = 100.0, 10
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--seconds", type=float, default=10.0)
+parser.add_argument("--slide", type=Path, default=sample_folder())
 parser.add_argument("--json", action="store_true")
 words = parser.parse_args()
 
 
-def longest_gap(done: object) -> float:
-    """Return the longest time between two ticks, in ms, until ``done`` is so."""
-    ticks = [time.perf_counter()]
-    timer = QTimer()
-    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
-    timer.start(10)
-    while not done():  # type: ignore[operator]
+@dataclass
+class Clock:
+    """Seconds on the wall and on the main thread's own clock."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.thread_time)
+
+    def since(self, before: Clock) -> Clock:
+        """Return how much later it is."""
+        return Clock(self.wall - before.wall, self.cpu - before.cpu)
+
+
+class Ticks:
+    """A timer on the event loop, that knows how late it was, and how much of that is napari's adding of layers."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._last, self._added = Clock(), Clock(0.0, 0.0)
+        self.longest, self.adding = Clock(0.0, 0.0), Clock(0.0, 0.0)
+        self._add, model = viewer.add_layer, getattr(viewer, "__wrapped__", viewer)
+        object.__setattr__(model, "add_layer", self._add_layer)
+        self._drawing: Clock | None = None
+        self._new = False
+        draw = viewer.window._qt_viewer.canvas._scene_canvas.events.draw
+        draw.connect(self._before_draw, position="first")
+        draw.connect(self._after_draw, position="last")
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._tick)
+        self._timer.start(TICK_MS)
+
+    def _add_layer(self, layer: Any) -> Any:
+        began = Clock()
+        added = self._add(layer)
+        self._leave_out(began)
+        self._new = True
+        return added
+
+    def _before_draw(self, _event: Any) -> None:
+        self._drawing = Clock() if self._new else None
+
+    def _after_draw(self, _event: Any) -> None:
+        if self._drawing is not None:
+            self._leave_out(self._drawing)
+            self._new = False
+
+    def _leave_out(self, began: Clock) -> None:
+        took = Clock().since(began)
+        self._added = Clock(self._added.wall + took.wall, self._added.cpu + took.cpu)
+
+    def _tick(self) -> None:
+        now = Clock()
+        gap = now.since(self._last).since(self._added)
+        self.longest = Clock(max(self.longest.wall, gap.wall), max(self.longest.cpu, gap.cpu))
+        self.adding = Clock(max(self.adding.wall, self._added.wall), max(self.adding.cpu, self._added.cpu))
+        self._last, self._added = now, Clock(0.0, 0.0)
+
+    def stop(self) -> None:
+        """Tick no more."""
+        self._timer.stop()
+
+
+def run(until: Callable[[], bool]) -> None:
+    """Let the event loop go round until something is so."""
+    while not until():
         QApplication.processEvents()
         time.sleep(0.001)
-    timer.stop()
-    return 1000 * max(after - before for before, after in zip(ticks, ticks[1:], strict=False))
+
+
+def wait(seconds: float) -> None:
+    """Let the event loop go round for so long."""
+    end = time.monotonic() + seconds
+    run(lambda: time.monotonic() > end)
+
+
+def measure(act: Callable[[], None]) -> dict[str, float]:
+    """Return the longest time between two ticks while something is done, in ms."""
+    ticks = Ticks(viewer)
+    act()
+    ticks.stop()
+    return {
+        "ms": 1000 * ticks.longest.wall,
+        "cpu_ms": 1000 * ticks.longest.cpu,
+        "adding_ms": 1000 * ticks.adding.wall,
+        "adding_cpu_ms": 1000 * ticks.adding.cpu,
+    }
 
 
 viewer = napari.Viewer()
+viewer.window.resize(1900, 1000)
 _, bench = viewer.window.add_plugin_dock_widget("napari-hyperst", "Workbench")
-bench.open(sample_folder())
-until = time.monotonic() + 120
-while (bench.session.active is None or bench.child.devices is None) and time.monotonic() < until:
-    QApplication.processEvents()
-end = time.monotonic() + words.seconds
-rest = longest_gap(lambda: time.monotonic() > end)
-bench.predict()
-job = bench.child.job
-working = longest_gap(lambda: job.ending() is not None or bench.child.job is None)
+session, child = bench.session, bench.child
+for plot in (GeneScatterPanel(session), HierarchyHistogram(session), PoincareDisk(session), ConeView(session)):
+    viewer.window.add_dock_widget(plot, name=type(plot).__name__, area="bottom")
+bench.open(words.slide)
+run(lambda: session.active is not None and child.devices is not None)
+wait(2)
+ended: list[Any] = []
+child.ended.connect(lambda _job, event: ended.append(event))
+
+
+def predict() -> None:
+    """Predict, and look at what is there."""
+    bench.predict()
+    run(lambda: bool(ended))
+    wait(2)
+
+
+def look() -> None:
+    """Choose a norm, spots and a gene."""
+    table = session.active.table
+    for act in (
+        lambda: session.show("norm_spot_image"),
+        lambda: session.select(range(min(20, table.n_obs))),
+        lambda: session.show("predicted", str(table.var_names[3])),
+        lambda: session.select([2]),
+    ):
+        act()
+        wait(1)
+
+
+found = {"at rest": measure(lambda: wait(3)), "predicting": measure(predict)}
+if ended[0].kind != "done":
+    raise SystemExit(f"{ended[0].kind}: {ended[0].content}")
+found["looking"] = measure(look)
+found["predicting again"] = measure(lambda: (ended.clear(), predict()))
 viewer.close()
-result = {"ratio": rest / working, "longest_gap_at_rest_ms": rest, "longest_gap_at_work_ms": working, "target_ms": 100}
+worst = max(one["ms"] for name, one in found.items() if name != "at rest")
+result = {"ratio": TARGET_MS / worst, "longest": found, "target_ms": TARGET_MS}
 if words.json:
     print(json.dumps(result))
 else:
-    print("\n".join(f"{name}: {value:.3g}" for name, value in result.items()))
+    for name, one in found.items():
+        print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.1f}" for key, value in one.items()))
+    print(f"{result['ratio']:.2f} x within {TARGET_MS:g} ms")
