@@ -70,9 +70,15 @@ def test_several_slides_go_into_a_folder(
     other = Path(shutil.copytree(tiny_section, tmp_path / "other"))
     words = ("--checkpoint", tiny_checkpoint_folder, "--out", tmp_path / "out")
     content = said(capsys, "predict", tiny_section, other, *words)
-    assert [Path(slide["store"]).name for slide in content["slides"]] == ["corner.zarr", "other.zarr"]
+    assert [Path(slide["written"]).name for slide in content["slides"]] == ["corner.zarr", "other.zarr"]
     for slide in content["slides"]:
-        assert "table_hyperst" in sd.read_zarr(slide["store"]).tables
+        assert "table_hyperst" in sd.read_zarr(slide["written"]).tables
+    with pytest.raises(SystemExit):
+        main([str(word) for word in ("predict", tiny_section, other, *words[:2], "--out", tmp_path / "again")])
+    told = capsys.readouterr().out.splitlines()  # one slide after the other, each as it is done
+    assert [line for line in told if line.startswith("written: ")] == [
+        f"written: {tmp_path / 'again' / name}" for name in ("corner.zarr", "other.zarr")
+    ]
 
 
 def test_an_image_file_alone_is_predicted_converted_and_told_of(
@@ -114,7 +120,7 @@ def test_an_image_file_alone_is_predicted_converted_and_told_of(
     assert converted["spots"] == masked["spots"] == said(capsys, "info", tmp_path / "c.zarr")["spots"]
     several = said(capsys, "predict", png, tmp_path / "c.zarr", *words, "--checkpoint", tiny_checkpoint_folder,
                    "--out", tmp_path / "many")  # fmt: skip
-    assert [Path(slide["store"]).name for slide in several["slides"]] == ["he.zarr", "c.zarr"]
+    assert [Path(slide["written"]).name for slide in several["slides"]] == ["he.zarr", "c.zarr"]
 
 
 def test_info_tells_how_the_tables_of_a_store_were_made(
@@ -152,9 +158,11 @@ def test_a_store_is_exported_and_a_prediction_written_as_other_formats(
     assert written.dtype.names == ("spot", "x_px", "y_px", "x_um", "y_um", "FASN", "FASN_measured")
     np.testing.assert_allclose(written["FASN"], stored.X[:, 0], rtol=1e-5)
     np.testing.assert_allclose(written["FASN_measured"], stored.layers["measured"][:, 0], rtol=1e-5)
+    figure = said(capsys, "export", store, tmp_path / "best.png")
+    assert figure["gene"] == sd.read_zarr(store).tables["table_hyperst"].var["pcc"].idxmax()
     direct = tmp_path / "direct.csv"
     told = said(capsys, "predict", tiny_section, *words, "--out", direct, "--gene", "FASN", "--measured")
-    assert told["store"] == str(direct)
+    assert told["written"] == str(direct)
     assert direct.read_bytes() == csv.read_bytes()
     refused = {
         ("export", store, csv): "is there already",
@@ -169,7 +177,7 @@ def test_a_store_is_exported_and_a_prediction_written_as_other_formats(
         assert left.value.code == 2
         assert what in capsys.readouterr().err.strip().splitlines()[-1]
     said(capsys, "export", store, csv, "--overwrite")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.zarr", "direct.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.zarr", "best.png", "direct.csv"]
 
 
 def test_convert_and_info(tiny_section: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,7 +329,7 @@ def test_demo_writes_store_and_picture(tmp_path: Path) -> None:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] > 1500
     assert pixels.std() > 20
-    table = sd.read_zarr(content["store"]).tables["table_hyperst"]
+    table = sd.read_zarr(content["written"]).tables["table_hyperst"]
     assert table.shape == (187, 200)
     assert len([name for name in table.obs if name.startswith("violation_")]) == 4
 

@@ -37,7 +37,7 @@ from napari_hyperst.options import (
     TableOption,
     TissueOption,
 )
-from napari_hyperst.slides.outputs.formats import STORE, check_request, output_format
+from napari_hyperst.slides.outputs.formats import STORE, OutputRequest, output_format
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.terminal import say, show_events, show_progress, show_warning
 
@@ -85,31 +85,28 @@ def predict(
     from napari_hyperst.files import check_place
     from napari_hyperst.models.checkpoint_files import find_checkpoint, read_card, read_panel
     from napari_hyperst.slides.inspection import inspect_slide
-    from napari_hyperst.slides.outputs.staging import check_free
 
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"there is no precision {precision!r}", do="use auto, float32 or bfloat16")
     _check_lengths(mpp, pitch, spot)
-    targets = _targets(slides, out)
+    requests = [OutputRequest(target, gene, measured, name, overwrite, copy) for target in _targets(slides, out)]
     laying = any(given is not None for given in (pitch, spot, tissue))
-    for path, target in zip(slides, targets, strict=True):
+    for path, request in zip(slides, requests, strict=True):
         slide_format = inspect_slide(path.expanduser(), image=image is not None, table=table is not None, laying=laying)
-        found = output_format(target)
-        check_request(found, target, gene, measured, copy)
-        if found is not STORE:  # whether what is there may be replaced is looked at with the slide
-            check_free(target.expanduser().absolute(), overwrite, lambda _: True)
-        elif len(slides) == 1 or out.is_dir():
-            check_place(target.expanduser(), path.expanduser() if slide_format == "spatialdata" else None)
+        request.check()
+        into_own = slide_format == "spatialdata" and request.path.resolve() == path.expanduser().resolve()
+        if request.format is STORE and not into_own and (len(slides) == 1 or out.is_dir()):
+            check_place(request.path, do="name a new store, or the one the slide was opened from")
     files = find_checkpoint(checkpoint)
     if gene is not None and gene not in read_panel(files, read_card(files)).genes:
         raise ConfigError(f"{checkpoint} does not predict {gene!r}", where="--gene", do="name a gene of its panel")
-    asked: dict[str, Any] = {"gene": gene, "measured": measured, "table": name, "overwrite": overwrite, "copy": copy}
 
     from napari_hyperst.slides import open_slide
-    from napari_hyperst.slides.outputs import check_output, export
+    from napari_hyperst.slides.export import prediction_table
+    from napari_hyperst.slides.outputs import check_output, write_output
 
-    def opened() -> Iterator[tuple[Any, Path]]:
-        for path, target in zip(slides, targets, strict=True):
+    def opened() -> Iterator[tuple[Any, OutputRequest]]:
+        for path, request in zip(slides, requests, strict=True):
             slide = open_slide(
                 path,
                 mpp,
@@ -122,8 +119,8 @@ def predict(
             )
             if len(slides) > 1:  # not before one of them opens
                 _make_folder(out)
-            check_output(slide, target, **asked)
-            yield slide, target
+            check_output(slide, request)
+            yield slide, request
 
     rest = opened()
     first = next(rest)  # before torch and the checkpoint are loaded, which takes longer than to open a slide
@@ -132,7 +129,7 @@ def predict(
 
     loaded = load_checkpoint(checkpoint)
     results = []
-    for slide, target in itertools.chain([first], rest):
+    for slide, request in itertools.chain([first], rest):
         prediction = run(
             slide,
             loaded,
@@ -141,9 +138,12 @@ def predict(
             batch_size=batch_size,
             precision=precision,  # type: ignore[arg-type]
         )
-        store = export(prediction, target, command=_command(), **asked)
-        results.append(describe_prediction(prediction, store))
-    say(results[0] if len(results) == 1 else {"slides": results}, as_json)
+        written = write_output(slide, prediction_table(prediction, _command()), request)
+        results.append(describe_prediction(prediction, written))
+        if not as_json:  # while the next slide is predicted
+            say(results[-1], as_json)
+    if as_json:
+        say(results[0] if len(results) == 1 else {"slides": results}, as_json)
 
 
 @app.command()
@@ -151,7 +151,7 @@ def export(
     store: Annotated[Path, typer.Argument(help="A SpatialData Zarr with a prediction.")],
     out: Annotated[Path, typer.Argument(help="What to write; its ending names the format.")],
     gene: Gene = None,
-    table: Annotated[str | None, typer.Option("--table", help="The prediction, where the store holds several.")] = None,
+    name: Annotated[str | None, typer.Option(help="The prediction's table, where the store holds several.")] = None,
     measured: Measured = False,
     overwrite: Overwrite = False,
     image: ImageOption = None,
@@ -163,12 +163,14 @@ def export(
     that lies over the H&E; .png and .pdf, a figure of one gene; .geojson for QuPath; .zarr, another store.
     """
     from napari_hyperst.slides.outputs import open_prediction, write_output
+    from napari_hyperst.slides.outputs.selection import gene_values
 
-    slide, name = open_prediction(store, table, image=image)
-    written = write_output(
-        slide, slide.sdata.tables[name], out, gene=gene, measured=measured, table=name, overwrite=overwrite
-    )
-    say({"written": str(written), "store": str(store), "table": name, **({"gene": gene} if gene else {})}, as_json)
+    slide, name = open_prediction(store, name, image=image)
+    table = slide.sdata.tables[name]
+    request = OutputRequest(out, gene, measured, name, overwrite)
+    told = {"written": str(write_output(slide, table, request)), "store": str(store), "table": name}
+    shown = gene_values(table, gene).name if request.format.gene == "best" else gene
+    say({**told, **({"gene": shown} if shown else {})}, as_json)
 
 
 @app.command()

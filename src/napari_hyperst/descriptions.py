@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from napari_hyperst.slides.slide import Slide
 
 
-def describe_prediction(prediction: Prediction[Slide], store: Path) -> dict[str, Any]:
+def describe_prediction(prediction: Prediction[Slide], written: Path) -> dict[str, Any]:
     """Tell what a prediction is and how it agrees with what was measured, as plain values by name."""
     from napari_hyperst.nouns.metrics import summarise
 
     seconds = float(prediction.run["seconds"])
     content: dict[str, Any] = {
-        "store": str(store),
+        "written": str(written),
         "slide": str(prediction.slide.path),
         "checkpoint": prediction.card.name,
         "device": prediction.run["device"],

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -27,33 +28,40 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(staged, path)
 
 
-def check_place(store: Path, source: Path | None) -> None:
-    """Check that a store may be written, before the work that makes what is to be in it.
+def check_place(
+    path: Path,
+    may_replace: Callable[[Path], bool] = lambda path: False,
+    taken: str = "is there already",
+    do: str = "name a new one",
+) -> None:
+    """Check that a file or folder may be written, before the work that makes it.
 
     Parameters
     ----------
-    store
-        The store to write.
-    source
-        The store or slide that it may be the same as; None for a new one only.
+    path
+        What is to be written.
+    may_replace
+        Tells whether what is there may be replaced, or added to; nothing may unless told.
+    taken, do
+        What to say, and to do, where something is there that may not.
 
     Raises
     ------
     StoreError
-        If something else is there, or the folder that it is to be in is none or may not be written.
+        If there is, or the folder that it is to be in is none or may not be written.
     """
+    folder = path.absolute().parent
     try:
-        taken = (store.exists() or store.is_symlink()) and (source is None or store.resolve() != source.resolve())
-        folder = store.absolute().parent
+        free = not (path.exists() or path.is_symlink()) or may_replace(path)
         there, writable = folder.is_dir(), os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
-        raise StoreError(f"cannot be looked at ({error.strerror})", where=store, do="name another store") from error
-    if taken:
-        raise StoreError("is there already", where=store, do="name a new store, or the one the slide was opened from")
+        raise StoreError(f"cannot be written ({error.strerror})", where=path, do="choose another place") from error
+    if not free:
+        raise StoreError(taken, where=path, do=do)
     if not there:
         raise StoreError("there is no such folder", where=folder, do="make it first")
     if not writable:
-        raise StoreError("may not be written", where=folder, do="name a store in another folder")
+        raise StoreError("may not be written", where=folder, do="choose another folder")
 
 
 def hold_folder(path: Path) -> BaseFileLock:

@@ -162,7 +162,7 @@ def test_a_conversion_is_a_job_that_stops_and_goes_on(tiny_section: Path, tmp_pa
     assert seen[-1] == (14, 14)
     assert set(read_zarr(task.out).tables) == {"table"}
     third = run(Job.create(tmp_path / "third", task))
-    assert third.content["message"].endswith("is there already; name a new store")
+    assert third.content["message"].endswith("is there already; name a new one")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.outputs import write_output
+from napari_hyperst.slides.outputs.formats import OutputRequest
 
 TOOLS = Path(__file__).with_name("tools")
 ROOT = Path(__file__).parents[2]
@@ -36,8 +37,8 @@ def exported(tiny_section: Path, tiny_table: AnnData, tmp_path_factory: pytest.T
     """Return a folder with a store and an h5ad of one prediction."""
     folder = tmp_path_factory.mktemp("exported")
     slide = open_slide(tiny_section)
-    write_output(slide, tiny_table, folder / "corner.zarr")
-    write_output(slide, tiny_table, folder / "corner.h5ad")
+    write_output(slide, tiny_table, OutputRequest(folder / "corner.zarr"))
+    write_output(slide, tiny_table, OutputRequest(folder / "corner.h5ad"))
     return folder
 
 

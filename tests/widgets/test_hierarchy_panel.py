@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QComboBox, QPushButton, QWidget
+from superqt.utils import qimage_to_array
 
 from napari_hyperst.nouns.tiles import TileSpec
 from napari_hyperst.slides import Slide, open_slide
@@ -37,9 +38,7 @@ def panel(qtbot: Any, session: Session) -> HierarchyPanel:
 
 
 def pixels(tile: Any) -> np.ndarray:
-    image = tile.pixmap().toImage().convertToFormat(tile.pixmap().toImage().Format.Format_RGB888)
-    data = np.frombuffer(image.constBits().asstring(image.sizeInBytes()), dtype=np.uint8)
-    return data.reshape(image.height(), image.bytesPerLine())[:, : 3 * image.width()].reshape(image.height(), -1, 3)
+    return qimage_to_array(tile.pixmap().toImage())[..., :3]
 
 
 def test_an_empty_viewer_says_what_to_do_first(qtbot: Any, empty_session: Session) -> None:
@@ -197,7 +196,7 @@ def test_tiles_of_a_slide_that_was_deleted_are_told_and_not_black(
 
 
 def test_every_control_has_a_tooltip(panel: HierarchyPanel) -> None:
-    for control in panel.findChildren((QPushButton, QComboBox)):
+    for control in (*panel.findChildren(QPushButton), *panel.findChildren(QComboBox)):
         assert control.toolTip(), control
     assert all(panel.tabs.tabToolTip(i) for i in range(3))
 

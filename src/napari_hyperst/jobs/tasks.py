@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_hyperst.files import write_whole
+from napari_hyperst.files import check_place, write_whole
 from napari_hyperst.jobs.filling import Filling
 from napari_hyperst.nouns.tasks import (
     AnyTask,
@@ -109,28 +109,20 @@ def _export(task: ExportTask, report: Report) -> None:
     from anndata import read_h5ad
 
     from napari_hyperst.slides.outputs import write_output
+    from napari_hyperst.slides.outputs.formats import OutputRequest
 
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
     slide = _open(task.slide, report)
     report("progress", {"what": f"writing {task.out.name}", "done": 0, "total": 0})
-    written = write_output(
-        slide,
-        read_h5ad(task.result),
-        task.out,
-        gene=task.gene,
-        measured=task.measured,
-        table=task.table,
-        overwrite=task.overwrite,
-        copy=task.copy_store,
-        progress=_progress("blocks of pixels", report),
-    )
+    request = OutputRequest(task.out, task.gene, task.measured, task.table, task.overwrite, task.copy_store)
+    written = write_output(slide, read_h5ad(task.result), request, _progress("blocks of pixels", report))
     report("done", {"store": str(written)})
 
 
 def _convert(task: ConvertTask, report: Report) -> None:
-    from napari_hyperst.slides.convert import check_free, convert
+    from napari_hyperst.slides.convert import convert
 
-    check_free(task.out)
+    check_place(task.out)
     report("progress", {"what": "opening the slide", "done": 0, "total": 0})
     slide = _open(task.slide, report)
     store = convert(slide, task.out, _progress("blocks of pixels", report))

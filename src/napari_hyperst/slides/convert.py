@@ -24,7 +24,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTError, StoreError
-from napari_hyperst.files import LOCK, hold_folder, to_disk, write_whole
+from napari_hyperst.files import LOCK, check_place, hold_folder, to_disk, write_whole
 from napari_hyperst.slides.commit import OURS
 from napari_hyperst.slides.image import Pyramid
 from napari_hyperst.slides.pyramid_writer import JOURNAL, PyramidWriter
@@ -75,7 +75,7 @@ def convert(
         If pixels cannot be read.
     """
     path = Path(path).expanduser().absolute()
-    check_free(path)
+    check_place(path)
     folder = partial_folder(path)
     with _locked(folder, path), _told(path, folder, keep):
         writer = PyramidWriter(slide.image.levels[0], folder / _PIXELS, slide.image.where)
@@ -85,7 +85,7 @@ def convert(
         if also is not None:
             also(folder / _STORE)
         to_disk(folder / _STORE)
-        check_free(path)
+        check_place(path)
         (folder / _STORE).rename(path)
         shutil.rmtree(folder, ignore_errors=True)
     return path
@@ -125,22 +125,6 @@ def self_contained(slide: Slide, image: xr.DataArray | xr.DataTree | None = None
         },
     }
     return whole
-
-
-def check_free(path: Path) -> None:
-    """Check that nothing has the name of a store to be written.
-
-    Raises
-    ------
-    StoreError
-        If something has, or that cannot be told.
-    """
-    try:
-        taken = path.exists() or path.is_symlink()
-    except OSError as error:
-        raise StoreError(f"cannot be written ({error.strerror})", where=path, do="name another store") from error
-    if taken:
-        raise StoreError("is there already", where=path, do="name a new store")
 
 
 def _prepare(slide: Slide, folder: Path, writer: PyramidWriter) -> None:

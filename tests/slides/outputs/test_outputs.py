@@ -32,7 +32,7 @@ from napari_hyperst.models.checkpoint import Checkpoint
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.outputs import check_output, open_prediction, write_output
-from napari_hyperst.slides.outputs.formats import FORMATS, output_format
+from napari_hyperst.slides.outputs.formats import FORMATS, OutputRequest, output_format
 from napari_hyperst.slides.outputs.raster import SpotRaster
 
 ASKED: dict[str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ def written(corner: Slide, tiny_table: AnnData, tmp_path_factory: pytest.TempPat
     """Return a folder with each format but the store, to be read only."""
     folder = tmp_path_factory.mktemp("written")
     for name, asked in ASKED.items():
-        assert write_output(corner, tiny_table, folder / name, **asked) == folder / name
+        assert write_output(corner, tiny_table, OutputRequest(folder / name, **asked)) == folder / name
     return folder
 
 
@@ -80,7 +80,7 @@ def test_the_same_prediction_gives_the_same_bytes(
     corner: Slide, tiny_table: AnnData, written: Path, tmp_path: Path
 ) -> None:
     for name, asked in ASKED.items():
-        again = write_output(corner, tiny_table, tmp_path / name, **asked)
+        again = write_output(corner, tiny_table, OutputRequest(tmp_path / name, **asked))
         assert files_of(again) == files_of(written / name), name
 
 
@@ -262,7 +262,7 @@ def test_geojson_is_what_qupath_imports(
 
     frame = GeoDataFrame({"geometry": [square]}, index=["tumour"])
     slide.sdata.shapes["regions"] = ShapesModel.parse(frame, transformations={system: Sequence([twice, to_image])})
-    out = write_output(slide, slide.sdata.tables[name], tmp_path / "regions.geojson")
+    out = write_output(slide, slide.sdata.tables[name], OutputRequest(tmp_path / "regions.geojson"))
     first, *spots = json.loads(out.read_text())["features"]
     assert first["properties"] == {
         "objectType": "annotation", "name": "tumour", "classification": {"name": "regions"},
@@ -281,7 +281,7 @@ def test_figures_are_pictures(written: Path, corner: Slide, tiny_table: AnnData,
     assert b"CreationDate" not in (written / "x.pdf").read_bytes()
     alone = tiny_table.copy()
     del alone.layers["measured"], alone.var["pcc"], alone.var["mse"]
-    narrower = write_output(corner, alone, tmp_path / "alone.png", gene="FASN")
+    narrower = write_output(corner, alone, OutputRequest(tmp_path / "alone.png", gene="FASN"))
     with Image.open(narrower) as one, Image.open(written / "x.png") as both:
         assert one.width < both.width
         assert one.height == both.height
@@ -290,26 +290,26 @@ def test_figures_are_pictures(written: Path, corner: Slide, tiny_table: AnnData,
 def test_what_is_there_is_kept_unless_it_may_go(corner: Slide, tiny_table: AnnData, tmp_path: Path) -> None:
     for name in ("x.csv", "x.ome.zarr"):
         asked = ASKED[name]
-        path = write_output(corner, tiny_table, tmp_path / name, **asked)
+        path = write_output(corner, tiny_table, OutputRequest(tmp_path / name, **asked))
         before = files_of(path)
         with pytest.raises(StoreError, match=r"is there already; .*--overwrite"):
-            write_output(corner, tiny_table, path, **asked)
+            write_output(corner, tiny_table, OutputRequest(path, **asked))
         assert files_of(path) == before
-        write_output(corner, tiny_table, path, **{**asked, "gene": "ERBB2"}, overwrite=True)
+        write_output(corner, tiny_table, OutputRequest(path, **{**asked, "gene": "ERBB2"}, overwrite=True))
         assert files_of(path) != before
     # A folder of the user's is never overwritten: nor is another image, which a name may mean too.
     (tmp_path / "mine.csv").mkdir()
     zarr.create_group(tmp_path / "mine.ome.zarr").attrs["ome"] = {"version": "0.5"}
     for name, asked in {"mine.csv": {}, "mine.ome.zarr": {"gene": "FASN"}}.items():
         with pytest.raises(StoreError, match="is something else"):
-            write_output(corner, tiny_table, tmp_path / name, **asked, overwrite=True)
+            write_output(corner, tiny_table, OutputRequest(tmp_path / name, **asked, overwrite=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "mine.ome.zarr", "x.csv", "x.ome.zarr"]
 
 
 def test_a_full_disk_leaves_what_was_there(
     corner: Slide, tiny_table: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_output(corner, tiny_table, tmp_path / "x.parquet")
+    path = write_output(corner, tiny_table, OutputRequest(tmp_path / "x.parquet"))
     before = files_of(path)
 
     def full(*_: object, **__: object) -> None:
@@ -318,7 +318,7 @@ def test_a_full_disk_leaves_what_was_there(
     monkeypatch.setattr(os, "fsync", full)
     for name in ("x.parquet", "x.geojson", "x.ome.zarr"):
         with pytest.raises(StoreError, match="No space left on device"):
-            write_output(corner, tiny_table, tmp_path / name, gene="FASN", overwrite=True)
+            write_output(corner, tiny_table, OutputRequest(tmp_path / name, gene="FASN", overwrite=True))
     assert files_of(path) == before
     assert [one.name for one in tmp_path.iterdir()] == ["x.parquet"]
 
@@ -339,7 +339,7 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(
 ) -> None:
     where, asked, told = WRONG[name]
     with pytest.raises(HyperSTError) as caught:
-        write_output(corner, tiny_table, tmp_path / where, **asked)
+        write_output(corner, tiny_table, OutputRequest(tmp_path / where, **asked))
     assert told in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -350,10 +350,10 @@ def test_measured_values_that_are_not_there_and_tables_of_others_are_refused(
     alone = tiny_table.copy()
     del alone.layers["measured"]
     with pytest.raises(ConfigError, match="nothing was measured"):
-        write_output(corner, alone, tmp_path / "x.csv", measured=True)
+        write_output(corner, alone, OutputRequest(tmp_path / "x.csv", measured=True))
     alone.uns["spatialdata_attrs"] = {**alone.uns["spatialdata_attrs"], "region": "elsewhere"}
     with pytest.raises(StoreError, match="no prediction of the spots 'corner'"):
-        write_output(corner, alone, tmp_path / "x.csv")
+        write_output(corner, alone, OutputRequest(tmp_path / "x.csv"))
     assert not list(tmp_path.iterdir())
 
 
@@ -371,10 +371,12 @@ def test_a_store_alone_gives_every_format(predicted_store: Path, written: Path, 
     asked = {name: said for name, said in ASKED.items() if not name.endswith((".png", ".pdf", ".h5ad", ".tif"))}
     code = f"""
 import sys
+from pathlib import Path
 from napari_hyperst.slides.outputs import check_output, open_prediction, write_output
+from napari_hyperst.slides.outputs.formats import OutputRequest
 slide, name = open_prediction({str(predicted_store)!r})
 for where, asked in {asked!r}.items():
-    write_output(slide, slide.sdata.tables[name], {str(tmp_path)!r} + "/" + where, **asked)
+    write_output(slide, slide.sdata.tables[name], OutputRequest(Path({str(tmp_path)!r}) / where, **asked))
 assert not {{"torch", "timm", "peft"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -386,8 +388,8 @@ assert not {{"torch", "timm", "peft"}} & set(sys.modules)
 def test_a_store_of_several_predictions_asks_which(
     corner: Slide, tiny_table: AnnData, tiny_section: Path, tmp_path: Path
 ) -> None:
-    store = write_output(corner, tiny_table, tmp_path / "two.zarr", table="first")
-    write_output(open_slide(store), tiny_table, store, table="second")
+    store = write_output(corner, tiny_table, OutputRequest(tmp_path / "two.zarr", table="first"))
+    write_output(open_slide(store), tiny_table, OutputRequest(store, table="second"))
     with pytest.raises(StoreError, match="holds 2 predictions: first, second; name one"):
         open_prediction(store)
     assert open_prediction(store, "second")[1] == "second"
@@ -413,17 +415,17 @@ def test_nothing_but_tables_is_written_into_the_own_store(predicted_store: Path)
     slide, _ = open_prediction(predicted_store)
     for place in (predicted_store / "x.csv", predicted_store / "images" / "x.csv"):
         with pytest.raises(StoreError, match="lies within the slide's own store"):
-            check_output(slide, place)
+            check_output(slide, OutputRequest(place))
 
 
 def test_a_name_with_signs_of_mathematics_is_drawn_as_it_is(corner: Slide, tiny_table: AnnData, tmp_path: Path) -> None:
     odd = tiny_table.copy()
     odd.var_names = [r"$\frac$", *odd.var_names[1:]]
-    assert write_output(corner, odd, tmp_path / "odd.png", gene=r"$\frac$").is_file()
+    assert write_output(corner, odd, OutputRequest(tmp_path / "odd.png", gene=r"$\frac$")).is_file()
 
 
 def test_measured_values_are_not_asked_of_an_assay_that_was_not_made(corner: Slide, tmp_path: Path) -> None:
     bare = replace(corner, source=replace(corner.source, table=None))
     with pytest.raises(ConfigError, match="nothing was measured"):
-        check_output(bare, tmp_path / "x.csv", measured=True)
-    check_output(corner, tmp_path / "x.csv", measured=True)
+        check_output(bare, OutputRequest(tmp_path / "x.csv", measured=True))
+    check_output(corner, OutputRequest(tmp_path / "x.csv", measured=True))

@@ -12,7 +12,7 @@ from anndata import AnnData
 from napari_hyperst.errors import StoreError
 from napari_hyperst.files import check_place, to_disk
 from napari_hyperst.slides.commit import WORK, check_name, check_table_name, put_table, working_folder
-from napari_hyperst.slides.convert import check_free, convert, self_contained
+from napari_hyperst.slides.convert import convert, self_contained
 from napari_hyperst.slides.export.table import table_name
 from napari_hyperst.slides.slide import Slide
 
@@ -87,7 +87,7 @@ def check_target(slide: Slide, path: str | Path, table: str | None = None, *, co
         return
     if path.exists() and slide.source.laid and slide.path.resolve() == path.resolve():
         raise StoreError("holds other spots than were laid now", where=path, do="name a new store for these")
-    check_place(path, None)
+    check_place(path, do="name a new store, or the one the slide was opened from")
     if copy and own is None:
         raise StoreError("was not opened from a SpatialData store", where=slide.path, do="export it as a new store")
     if copy and own is not None:
@@ -114,5 +114,5 @@ def _new_store(path: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
         yield staged
         to_disk(staged)
-        check_free(path)
+        check_place(path)
         staged.rename(path)

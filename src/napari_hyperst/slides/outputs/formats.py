@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from napari_hyperst.errors import ConfigError, StoreError
+from napari_hyperst.files import check_place
 
 #: What a format does with a gene: it holds one, that has to be named; shows one, the best predicted unless told; holds
 #: all, or one that is named; or always holds all.
@@ -68,27 +70,86 @@ def output_format(path: str | Path) -> OutputFormat:
     raise StoreError(f"nothing is written that ends in {path.suffix}", where=path, do=f"name it with one of {known}")
 
 
-def check_request(found: OutputFormat, path: Path, gene: str | None, measured: bool, copy: bool = False) -> None:
-    """Check that a format can do what is asked of it.
+@dataclass(frozen=True)
+class OutputRequest:
+    """What is to be written of a prediction, where, and how.
 
-    Raises
-    ------
-    ConfigError
-        If it needs a gene and none is named, or holds all genes and one is named, or cannot hold measured values, or a
-        copy is asked for of what is no store.
+    Attributes
+    ----------
+    path
+        What to write. Into the store that the slide was opened from, the table is added; any other store, and any
+        file, is a new one.
+    gene
+        One gene: needed for a map; the best predicted one, if not told, in a figure; all in tables and GeoJSON.
+    measured
+        Whether tables and GeoJSON are to have the measured values too; the other formats have them anyway.
+    table
+        What to call the table in a store; ``<measured table>_hyperst``, or ``hyperst`` where nothing was measured.
+    overwrite
+        Whether a file of the same format may be replaced. Of a store only a table of ours ever is.
+    copy
+        Whether a new store is a copy of the slide's own, with all its elements.
     """
-    if copy and found is not STORE:
-        raise ConfigError(f"{_one(found)} is no copy of a store", where=path, do="leave that out (--copy, or copy=)")
-    if found.gene == "needed" and gene is None:
-        raise ConfigError(f"{_one(found)} holds one gene", where=path, do="name it (--gene, or gene=)")
-    if found.gene == "none" and gene is not None:
-        raise ConfigError(f"{_one(found)} holds all genes", where=path, do="leave the gene out (--gene, or gene=)")
-    if measured and not found.measured:
-        raise ConfigError(
-            f"{_one(found)} has the measured values wherever there are any",
-            where=path,
-            do="leave that out (--measured, or measured=)",
-        )
+
+    path: Path
+    gene: str | None = None
+    measured: bool = False
+    table: str | None = None
+    overwrite: bool = False
+    copy: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path.expanduser().absolute())
+
+    @property
+    def format(self) -> OutputFormat:
+        """What the path's ending names.
+
+        Raises
+        ------
+        StoreError
+            If nothing is written that ends so.
+        """
+        return output_format(self.path)
+
+    def check(self, is_ours: Callable[[Path], bool] = Path.exists) -> None:
+        """Check that the format can do what is asked of it, and that a file may be written there.
+
+        Whether a store may be hangs on the slide.
+
+        Parameters
+        ----------
+        is_ours
+            Tells whether what is there is of the kind that is to be written.
+
+        Raises
+        ------
+        ConfigError
+            If it needs a gene and none is named, or holds all genes and one is named, or cannot hold measured values,
+            or a copy is asked for of what is no store.
+        StoreError
+            If there is something that may not be replaced, or no folder to write into, or none that may be written.
+        """
+        kind, path = self.format, self.path
+        if self.copy and kind is not STORE:
+            raise ConfigError(f"{_one(kind)} is no copy of a store", where=path, do="leave that out (--copy, or copy=)")
+        if kind.gene == "needed" and self.gene is None:
+            raise ConfigError(f"{_one(kind)} holds one gene", where=path, do="name it (--gene, or gene=)")
+        if kind.gene == "none" and self.gene is not None:
+            raise ConfigError(f"{_one(kind)} holds all genes", where=path, do="leave the gene out (--gene, or gene=)")
+        if self.measured and not kind.measured:
+            raise ConfigError(
+                f"{_one(kind)} has the measured values wherever there are any",
+                where=path,
+                do="leave that out (--measured, or measured=)",
+            )
+        if kind is STORE:
+            return
+        if self.overwrite:
+            other = "is something else, and is not overwritten"
+            check_place(path, lambda there: not there.is_symlink() and is_ours(there), other)
+        else:
+            check_place(path, do="name a new one, or say that it may go (--overwrite, or overwrite=True)")
 
 
 def _one(found: OutputFormat) -> str:

@@ -5,47 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from napari_hyperst.errors import HyperSTError, StoreError
 from napari_hyperst.files import replace_folder
-
-
-def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> None:
-    """Check that a file or folder may be written, before any work is done.
-
-    Parameters
-    ----------
-    path
-        The file or folder.
-    overwrite
-        Whether what is there may be replaced.
-    is_ours
-        Tells whether what is there is of the kind that is to be written.
-
-    Raises
-    ------
-    StoreError
-        If there is something that may not be replaced, or no folder to write into, or none that may be written.
-    """
-    try:
-        taken = path.exists() or path.is_symlink()
-        replaceable = taken and overwrite and not path.is_symlink() and is_ours(path)
-        there, writable = path.parent.is_dir(), os.access(path.parent, os.W_OK | os.X_OK)
-    except OSError as error:
-        raise StoreError(f"cannot be written ({error.strerror})", where=path, do="choose another place") from error
-    if taken and not overwrite:
-        raise StoreError(
-            "is there already", where=path, do="name a new one, or say that it may go (--overwrite, or overwrite=True)"
-        )
-    if taken and not replaceable:
-        raise StoreError("is something else, and is not overwritten", where=path, do="name a new one")
-    if not there:
-        raise StoreError("there is no such folder", where=path.parent, do="make it first")
-    if not writable:
-        raise StoreError("may not be written", where=path.parent, do="choose another folder")
 
 
 @contextmanager

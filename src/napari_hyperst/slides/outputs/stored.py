@@ -47,7 +47,7 @@ def open_prediction(store: str | Path, table: str | None = None, *, image: str |
         raise StoreError(
             f"holds {len(predictions)} predictions: {', '.join(predictions)}",
             where=store,
-            do="name one (--table, or table=)",
+            do="name one (--name, or table=)",
         )
     name = next(iter(predictions)) if table is None else table
     if name not in predictions:

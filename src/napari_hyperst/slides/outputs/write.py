@@ -10,10 +10,9 @@ from napari_hyperst.errors import ConfigError, StoreError
 from napari_hyperst.nouns.prediction import Prediction
 from napari_hyperst.slides.export import check_target, prediction_table, write_table
 from napari_hyperst.slides.expression import counts_are_raw
-from napari_hyperst.slides.outputs.formats import STORE, check_request, output_format
+from napari_hyperst.slides.outputs.formats import STORE, OutputRequest
 from napari_hyperst.slides.outputs.ome_zarr import is_ome_zarr_of_ours, write_ome_zarr
 from napari_hyperst.slides.outputs.selection import LEAVE_OUT, NOT_MEASURED, check_gene, check_table
-from napari_hyperst.slides.outputs.staging import check_free
 from napari_hyperst.slides.slide import Slide
 
 if TYPE_CHECKING:
@@ -75,83 +74,43 @@ def export(
     StoreError
         If something is there already, or it cannot be written. Nothing is left behind then.
     """
-    check_output(prediction.slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
-    return write_output(
-        prediction.slide,
-        prediction_table(prediction, command),
-        path,
-        gene=gene,
-        measured=measured,
-        table=table,
-        overwrite=overwrite,
-        copy=copy,
-    )
+    request = OutputRequest(Path(path), gene, measured, table, overwrite, copy)
+    check_output(prediction.slide, request)
+    return write_output(prediction.slide, prediction_table(prediction, command), request)
 
 
-def check_output(
-    slide: Slide,
-    path: str | Path,
-    *,
-    gene: str | None = None,
-    measured: bool = False,
-    table: str | None = None,
-    overwrite: bool = False,
-    copy: bool = False,
-) -> None:
-    """Check that ``export`` may write there what is asked, before the work of predicting is done.
+def check_output(slide: Slide, request: OutputRequest) -> None:
+    """Check that ``export`` may write what is asked, before the work of predicting is done.
 
     Parameters
     ----------
     slide
         The slide to be predicted.
-    path, gene, measured, table, overwrite, copy
-        As for ``export``.
+    request
+        What is asked.
 
     Raises
     ------
     ConfigError, StoreError
         As ``export``; also where measured values are asked for and there are no raw counts.
     """
-    _check_place(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
-    if measured and (slide.counts is None or not counts_are_raw(slide.counts)):
+    _check_place(slide, request)
+    if request.measured and (slide.counts is None or not counts_are_raw(slide.counts)):
         raise ConfigError(NOT_MEASURED, where=slide.path, do=LEAVE_OUT)
 
 
-def _check_place(
-    slide: Slide,
-    path: str | Path,
-    *,
-    gene: str | None,
-    measured: bool,
-    table: str | None,
-    overwrite: bool,
-    copy: bool,
-) -> None:
+def _check_place(slide: Slide, request: OutputRequest) -> None:
     """Check that what is asked for may be written there, whatever there is to write."""
-    path = Path(path).expanduser()
-    found = output_format(path)
-    check_request(found, path, gene, measured, copy)
-    if found is STORE:
-        check_target(slide, path, table, copy=copy)
-    else:
-        own = slide.sdata.path
-        if own is not None and Path(own).resolve() in path.resolve().parents:
-            raise StoreError("lies within the slide's own store", where=path, do="name another place")
-        is_ours = is_ome_zarr_of_ours if found.name == "OME-Zarr" else Path.is_file
-        check_free(path.absolute(), overwrite, is_ours)
+    request.check(is_ome_zarr_of_ours if request.format.name == "OME-Zarr" else Path.is_file)
+    own = slide.sdata.path
+    if request.format is STORE:
+        check_target(slide, request.path, request.table, copy=request.copy)
+    elif own is not None and Path(own).resolve() in request.path.resolve().parents:
+        raise StoreError("lies within the slide's own store", where=request.path, do="name another place")
 
 
 def write_output(
-    slide: Slide,
-    annotation: AnnData,
-    path: str | Path,
-    *,
-    gene: str | None = None,
-    measured: bool = False,
-    table: str | None = None,
-    overwrite: bool = False,
-    copy: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    slide: Slide, annotation: AnnData, request: OutputRequest, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Write the table of a prediction, new or out of a store, as ``export`` does.
 
@@ -161,8 +120,8 @@ def write_output(
         The slide that the table annotates.
     annotation
         From ``prediction_table``, or a prediction's table of a store.
-    path, gene, measured, table, overwrite, copy
-        As for ``export``.
+    request
+        What is asked.
     progress
         Called with how many blocks of pixels of a new store are written, and of how many.
 
@@ -176,12 +135,11 @@ def write_output(
     ConfigError, StoreError
         As ``export``.
     """
-    path = Path(path).expanduser()
-    _check_place(slide, path, gene=gene, measured=measured, table=table, overwrite=overwrite, copy=copy)
+    _check_place(slide, request)
+    path, gene, measured = request.path, request.gene, request.measured
     check_table(slide, annotation, path)
     check_gene(annotation, gene)
-    path = path.absolute()
-    match output_format(path).name:
+    match request.format.name:
         case "OME-Zarr":
             write_ome_zarr(slide, annotation, path, str(gene))
         case "OME-TIFF":
@@ -209,5 +167,5 @@ def write_output(
 
             write_geojson(slide, annotation, path, gene, measured)
         case _:
-            return write_table(slide, annotation, path, table=table, copy=copy, progress=progress)
+            return write_table(slide, annotation, path, table=request.table, copy=request.copy, progress=progress)
     return path
