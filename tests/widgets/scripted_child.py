@@ -105,6 +105,9 @@ def play(job: Job, table: Path) -> None:
     elif scene == "broken":
         job.log.append("error", {"message": "slide.tif: is broken; mend it", "expected": True})
         return
+    elif scene == "misfit":
+        job.log.append("error", {"message": f"{job.task.slide.path}: does not fit; use another", "expected": True})
+        return
     elif scene == "warns":
         job.log.append("warning", {"message": "out of memory; going on with 16 spots at a time"})
     shutil.copy(table, job.folder / "prediction.h5ad")

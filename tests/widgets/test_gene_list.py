@@ -132,6 +132,15 @@ def test_a_click_on_the_head_sorts_and_what_is_unknown_is_last(
     assert genes.listed == listed
 
 
+def test_an_id_is_not_said_to_be_missing_where_none_is_known(qtbot: Any, genes: GeneList) -> None:
+    qtbot.keyClicks(genes.search, "ENSG00000141736")
+    assert genes.count.text() == "0 of 5 genes: this checkpoint predicts no such gene"
+    genes.set_genes(Genes(FIVE.names, ("",) * 5, FIVE.pcc, FIVE.variance))
+    assert genes.count.text() == "0 of 5 genes: no Ensembl id is known of them; search by symbol"
+    genes.search.setText("nosuch")
+    assert genes.count.text() == "0 of 5 genes: this checkpoint predicts no such gene"
+
+
 def test_favourites_come_first_and_are_kept(qtbot: Any, genes: GeneList) -> None:
     chosen = MagicMock()
     genes.chosen.connect(chosen)

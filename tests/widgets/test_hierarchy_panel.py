@@ -45,11 +45,13 @@ def test_an_empty_viewer_says_what_to_do_first(qtbot: Any, empty_session: Sessio
     made = HierarchyPanel(empty_session)
     qtbot.addWidget(made)
     assert made.status.text().startswith("Predict the genes of a slide first")
+    assert made.status.isVisibleTo(made)
     assert not made.list.isEnabled()
     assert made.cone.plot.reason == "Predict the genes of a slide first."
 
 
 def test_norms_and_the_share_that_violates_are_listed(panel: HierarchyPanel, session: Session) -> None:
+    assert not panel.status.isVisibleTo(panel)  # a laptop has no room for what the views say
     assert session.active is not None
     table = session.active.table
     rows = [panel.list.topLevelItem(i) for i in range(panel.list.topLevelItemCount())]

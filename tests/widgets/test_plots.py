@@ -170,9 +170,13 @@ def test_the_histogram_shows_angles_against_the_cone(qtbot: Any, session: Sessio
     np.testing.assert_allclose(line.get_xdata(), np.median(angles.threshold))
     words = [text.get_text() for text in plot.axes.get_legend().get_texts()]
     assert f"outside: {100 * angles.share:.3g} % of 47" in words
-    assert any(word.startswith("0.7 × half-aperture: ") and word.endswith("°") for word in words)
+    low, high = angles.threshold.min(), angles.threshold.max()
+    edge = f"0.7 × half-aperture: {np.median(angles.threshold):.3g}°, {low:.3g} to {high:.3g}°"
+    assert edge in words
     heights = [sum(bar.get_height() for bar in bars) for bars in plot.axes.containers]
     assert heights == [(~angles.violates).sum(), angles.violates.sum()]
+    highest = max(bar.get_y() + bar.get_height() for bars in plot.axes.containers for bar in bars)
+    assert plot.axes.get_ylim()[1] > 1.4 * highest  # room for the legend
     assert plot.axes.get_xlabel().endswith("(°)")
     session.show("norm_spot_gene")
     drawn_again(qtbot, plot)

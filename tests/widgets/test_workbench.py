@@ -245,6 +245,16 @@ def test_what_goes_wrong_is_told_and_the_next_click_works(
     assert bench.session.active.table is not None
 
 
+def test_an_error_begins_with_the_slides_name_and_not_with_its_folders(
+    qtbot: Any, bench: Workbench, section: Path
+) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench, "misfit")
+    told = f"{section.name}: does not fit; use another"  # of a long path a narrow window shows nothing else
+    assert messages() == [told]
+    assert bench.predict_panel.state == told
+
+
 def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
     qtbot: Any, bench: Workbench, section: Path
 ) -> None:

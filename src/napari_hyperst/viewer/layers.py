@@ -306,6 +306,7 @@ def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], color
     layer.face_contrast_limits = limits
     if layer.face_colormap.name != colormap:
         layer.face_colormap = colormap
+    layer.refresh(data_displayed=False, highlight=False, extent=False)  # its thumbnail
 
 
 def _recolour_bins(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from napari_hyperst.viewer.session import Session
 
-_TILE_PX = 80
+_TILE_PX = 72
+#: Lines that describe a cone, of which the last wraps.
+_LINES = 5
 #: Points of a line that is curved on the disk.
 _STEPS = 120
 #: A line that has come this far goes on beyond any picture.
@@ -109,6 +111,7 @@ class ConeView(QWidget):
         self.words = QLabel()
         self.words.setTextFormat(Qt.TextFormat.PlainText)
         self.words.setWordWrap(True)
+        self.words.setMinimumHeight(_LINES * self.words.fontMetrics().lineSpacing())  # wrapped, it would be squeezed
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.words.setToolTip("A child outside the cone of its parent violates the relation")
         self.plot = ConePlot(session)
@@ -207,6 +210,7 @@ class ConeView(QWidget):
             self._show_tiles(found)
             return
         self._show_tiles(None)
+        self.captions["spot"].setWordWrap(True)
         self.captions["spot"].setText(str(found))
         self.captions["spot"].show()
 
@@ -219,6 +223,7 @@ class ConeView(QWidget):
         ):
             self.tiles[name].setVisible(pixels is not None)
             self.captions[name].setVisible(pixels is not None)
+            self.captions[name].setWordWrap(False)  # whose height Qt takes from the tiles where there is little
             self.captions[name].setText("" if pixels is None else f"{name.capitalize()} tile, {side:.4g} µm")
             if pixels is not None:
                 self.tiles[name].setPixmap(_pixmap(pixels))
@@ -314,8 +319,9 @@ def _tile() -> QLabel:
 def _caption() -> QLabel:
     words = QLabel()
     words.setTextFormat(Qt.TextFormat.PlainText)
-    words.setWordWrap(True)
-    words.setFixedWidth(words.fontMetrics().horizontalAdvance("Niche tile, 1,000 µm") + 8)  # what is longer wraps
+    words.setMinimumHeight(words.fontMetrics().lineSpacing() + 2)
+    words.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+    words.setFixedWidth(words.fontMetrics().horizontalAdvance("Niche tile, 1,000 µm") + 8)
     words.hide()
     return words
 

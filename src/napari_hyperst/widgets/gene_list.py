@@ -146,12 +146,19 @@ class GeneList(QWidget):
         self._be_silent(False)
         self.select(self._marked)
         shown, all_of_them = self.model.rowCount(), len(self.model.genes)
-        none = ": this checkpoint predicts no such gene" if not shown else ""
+        none = "" if shown else f": {self._why_none()}"
         self.count.setText(f"{shown:,} of {all_of_them:,} genes{none}" if all_of_them else _EMPTY)
 
     def _on_favourites(self, *_: object) -> None:
         """Have the stars that are kept, whoever gave them: another viewer, or the preferences."""
         self.model.set_favourites(favourites())
+
+    def _why_none(self) -> str:
+        genes = self.model.genes
+        ensembl = self.search.text().strip().upper().startswith("ENS")
+        if ensembl and not any(genes.others) and not any(name.upper().startswith("ENS") for name in genes.names):
+            return "no Ensembl id is known of them; search by symbol"
+        return "this checkpoint predicts no such gene"
 
     def _take_first(self) -> None:
         if self.model.rowCount():
