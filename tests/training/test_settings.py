@@ -227,7 +227,7 @@ UNKNOWN = {
     "method:\n  kind: delst\n  linear_path: true": (
         "3: there is no setting 'method.linear_path'", "delst has none, but another method has",
     ),
-    "zzz: 1": ("1: there is no setting 'zzz'", "known are slides, validation, out, name"),
+    "zzz: 1": ("1: there is no setting 'zzz'", "known are slides, validation, opened, out, name"),
 }  # fmt: skip
 
 

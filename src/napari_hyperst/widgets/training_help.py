@@ -85,7 +85,8 @@ class Helper(QObject):
         """End the child, so that its memory is free, unless it is at work on more than a plan."""
         self._next = None
         child = self._child
-        if child is not None and self._given is None and (child.job is None or isinstance(child.job.task, PlanTask)):
+        rests = child is not None and self._then is None and (child.job is None or isinstance(child.job.task, PlanTask))
+        if child is not None and rests and self._given is None:
             child.leave()  # it may be in the middle of an import
             self._child = None
             self._tidy()
@@ -108,6 +109,8 @@ class Helper(QObject):
             (self._results if isinstance(task, PredictTask) else self._folders).append(folder.parent)
             self._warm().submit(Job.create(folder, task))
         except HyperSTError as error:
+            if isinstance(task, PredictTask):
+                self.predicted.emit(None, "")
             self._fail(task, str(error), True)
 
     def _fail(self, task: AnyTask, message: str, expected: bool) -> None:
