@@ -219,7 +219,7 @@ def test_a_run_is_started_paused_resumed_and_stopped_with_the_mouse(
     assert isinstance(task, TrainTask)
     assert task.config.holdout == 0.25
     assert task.config.epochs == 33
-    qtbot.waitUntil(lambda: run.progress.epoch >= 2, timeout=20_000)
+    qtbot.waitUntil(lambda: run.progress.epoch >= 2 and page.curves is not None, timeout=20_000)
     assert page.curves is not None
     qtbot.waitUntil(lambda: len(page.curves.plots[0].axes.lines) >= 2, timeout=20_000)
     assert "tiles/s" in page.detail.text()
@@ -588,7 +588,7 @@ def test_curves_take_the_colours_of_the_theme(qtbot: Any, ready: FinetunePanel, 
     begin(qtbot, ready)
     run = ready.run
     assert run is not None
-    qtbot.waitUntil(lambda: run.progress.epoch >= 1, timeout=20_000)
+    qtbot.waitUntil(lambda: run.progress.epoch >= 1 and ready.page.curves is not None, timeout=20_000)
     assert ready.page.curves is not None
     plot = ready.page.curves.plots[-1]
     qtbot.waitUntil(lambda: plot.axes.get_title("left") == "Temperature", timeout=20_000)
