@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import PredictTask
 from napari_hyperst.viewer import preferences
-from napari_hyperst.viewer.session import session_of
+from napari_hyperst.viewer.results import Result, read_in_thread
+from napari_hyperst.viewer.session import Session, session_of
 from napari_hyperst.widgets.finetune_panel import FinetunePanel
+from napari_hyperst.widgets.panel import show_error
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -50,11 +53,17 @@ class FinetuneDock(FinetunePanel):
         self.helper.predict(PredictTask(slide=slide, checkpoint=checkpoint, device=device, batch_size=batch_size))
 
     def _take_in(self, result: Path | None, table: str) -> None:
-        from anndata import read_h5ad
-
         self.page.load.setEnabled(True)
         self.page.load.setText("Load and predict")
         if self._predicting is not None and result is not None:
             key, slide = self._predicting
             self.page.shown.setChecked(False)  # the validation map is of other values, in the same place
-            self.session.set_prediction(key, read_h5ad(result), table, result, slide)
+            read_in_thread(result, slide, partial(_show, self.session, key, table))
+
+
+def _show(session: Session, key: str, table: str, read: Result | str) -> None:
+    """Show a prediction, also where the panel that asked for it is gone."""
+    if isinstance(read, str):
+        show_error(f"the prediction cannot be shown ({read})")
+    else:
+        session.set_prediction(key, read.table, table, read.path, read.slide, read.genes)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import (
@@ -26,6 +25,7 @@ from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
 from napari_hyperst.widgets.docks import WORKBENCH, open_dock
+from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.patience import Patience
 from napari_hyperst.widgets.process import Child
 from napari_hyperst.widgets.tall import Tall, scrolling
@@ -70,7 +70,6 @@ class FinetunePanel(QWidget):
         self._drawn = 0.0
         self._elsewhere: list[Path] = []
         self._docked = False
-        self._links: list[tuple[Any, Callable[..., Any]]] = []
         self._doomed: list[RunFollower] = []
         self.helper = Helper(child)
         self.setup = TrainingSetup(preferences.device())
@@ -191,13 +190,9 @@ class FinetunePanel(QWidget):
         self.results.predict_asked.connect(self.predict_asked)
         page.map_asked.connect(lambda: self.map.show_anew(self.run))
         page.workbench_asked.connect(lambda: open_dock(self.session.viewer, WORKBENCH))
-        for signal, slot in (
-            (self.session.slides_changed, self._on_slides),
-            (self.session.viewer.events.theme, self._on_theme),
-        ):
-            signal.connect(slot)
-            self._links.append((signal, slot))
-        self._end = partial(_end, self.helper, self._links, self._doomed)
+        session = self.session
+        hear(self, (session.slides_changed, self._on_slides), (session.viewer.events.theme, self._on_theme))
+        self._end = partial(_end, self.helper, self._doomed)
         self.destroyed.connect(self._end)
         QApplication.instance().aboutToQuit.connect(self._end)
 
@@ -357,11 +352,8 @@ class FinetunePanel(QWidget):
         show_error(message)
 
 
-def _end(helper: Helper, links: list[tuple[Any, Callable[..., Any]]], doomed: list[RunFollower], *_: object) -> None:
-    """Let go of what outlives the widget, and end what was to be thrown away."""
-    for signal, slot in links:
-        signal.disconnect(slot)
-    links.clear()  # they hold the widget
+def _end(helper: Helper, doomed: list[RunFollower], *_: object) -> None:
+    """End what outlives the widget, and what was to be thrown away."""
     for run in doomed:
         run.end(kill=True)
         shutil.rmtree(run.job.folder, ignore_errors=True)
