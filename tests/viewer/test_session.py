@@ -130,20 +130,6 @@ def test_another_gene_recolours_what_is_visible_now_and_the_rest_when_it_is(pred
     assert names(predicted)[2:] == [f"{entry.key} {gene} measured", f"{entry.key} {gene} predicted"]
 
 
-def test_the_thumbnail_is_of_the_gene_that_is_shown(predicted: Session) -> None:
-    entry = predicted.active
-    assert entry is not None
-    assert entry.table is not None
-    entry.table.X[:, :2] = np.linspace((0, 1), (1, 0), entry.table.n_obs)
-    pictures = []
-    for gene in entry.table.var_names[:2]:
-        predicted.show("predicted", str(gene))
-        layer = predicted.layer_of(entry, "predicted")
-        assert layer is not None
-        pictures.append(np.asarray(layer.thumbnail).copy())
-    assert (pictures[0] != pictures[1]).any()
-
-
 def test_a_name_given_by_hand_stays(predicted: Session) -> None:
     entry = predicted.active
     assert entry is not None

@@ -161,6 +161,22 @@ def test_names_are_shown_as_they_are(qtbot: Any, bench: Workbench, section: Path
     assert literal("plain & simple") == "plain & simple"
 
 
+def test_thumbnails_follow_the_gene(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    entry = bench.session.active
+    assert entry is not None
+    assert entry.table is not None
+    layer = bench.session.layer_of(entry, "predicted")
+    assert layer is not None
+    first, second = (str(gene) for gene in entry.table.var_names[:2])
+    for gene, values in ((first, np.linspace(0, 1, entry.table.n_obs)), (second, np.linspace(1, 0, entry.table.n_obs))):
+        entry.table.X[:, entry.table.var_names.get_loc(gene)] = values
+        before = np.array(layer.thumbnail)
+        bench.session.show("predicted", gene)
+        qtbot.waitUntil(lambda before=before: (layer.thumbnail != before).any(), timeout=5000)
+
+
 def test_the_tiles_footprints_are_toggled(qtbot: Any, bench: Workbench, section: Path) -> None:
     box = bench.slide_panel.footprints
     assert box.isHidden()

@@ -306,7 +306,12 @@ def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], color
     layer.face_contrast_limits = limits
     if layer.face_colormap.name != colormap:
         layer.face_colormap = colormap
-    layer.refresh(data_displayed=False, highlight=False, extent=False)  # its thumbnail
+
+
+def draw_thumbnail(layer: MapLayer) -> None:
+    """Draw a map's small picture in the list of layers anew: of spots, napari does not when they change colour."""
+    if not is_image(layer):
+        layer.refresh(data_displayed=False, highlight=False, extent=False)
 
 
 def _recolour_bins(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:

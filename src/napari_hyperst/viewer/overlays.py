@@ -9,7 +9,16 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.hover import describe_spot
-from napari_hyperst.viewer.layers import add_map, follow, limits_shown, look_at_spots, recolour, resize, spot_metadata
+from napari_hyperst.viewer.layers import (
+    add_map,
+    draw_thumbnail,
+    follow,
+    limits_shown,
+    look_at_spots,
+    recolour,
+    resize,
+    spot_metadata,
+)
 from napari_hyperst.viewer.maps import Map
 from napari_hyperst.viewer.preferences import colormap, percentiles
 from napari_hyperst.viewer.regions import region_layer
@@ -113,6 +122,12 @@ class Overlays:
         """Colour what is visible of a slide as it should be now."""
         for layer in self.of(entry):
             self._recolour(entry, layer)
+
+    def draw_thumbnails(self, entry: Entry) -> None:
+        """Draw the small pictures of a slide's visible maps anew; of many spots that takes longer than to show them."""
+        for layer in self.of(entry):
+            if layer.visible:
+                draw_thumbnail(layer)
 
     def add(self, entry: Entry, shown: Map, visible: bool) -> MapLayer:
         """Add the layer of a map."""

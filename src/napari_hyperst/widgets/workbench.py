@@ -27,6 +27,8 @@ from napari_hyperst.widgets.work import Work
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+#: How long a gene has been looked at when the small pictures of its maps are drawn.
+_THUMBNAILS_MS = 300
 RESEARCH_USE = "For research use only. Not for use in diagnostic procedures."
 #: The panels from the top down, in the order of the work; each is made for a session and its work.
 PANELS: tuple[Callable[[Session, Work], Panel], ...] = (
@@ -64,11 +66,17 @@ class Workbench(QWidget):
         self._room = QTimer(self)
         self._room.setSingleShot(True)
         self._room.timeout.connect(self._make_room)
+        self._thumbnails = QTimer(self)
+        self._thumbnails.setSingleShot(True)
+        self._thumbnails.setInterval(_THUMBNAILS_MS)
+        self._thumbnails.timeout.connect(self._draw_thumbnails)
         self._lay_out()
         for section in self.sections.values():
             section.toggled.connect(partial(self._on_toggled, section))
         signals = (self.session.slides_changed, self.session.opening_changed, self.session.prediction_changed)
         hear(self, *((signal, self._on_session) for signal in signals))
+        shown = (self.session.shown_changed, self.session.prediction_changed)
+        hear(self, *((signal, self._thumbnails_soon) for signal in shown))
         self._end = partial(_end, self.work, self.panels)
         self.destroyed.connect(self._end)
         QApplication.instance().aboutToQuit.connect(self._end)
@@ -121,6 +129,13 @@ class Workbench(QWidget):
         return bool(super().event(event))
 
     # -- within
+
+    def _thumbnails_soon(self) -> None:
+        self._thumbnails.start()
+
+    def _draw_thumbnails(self) -> None:
+        if self.session.active is not None:
+            self.session.overlays.draw_thumbnails(self.session.active)
 
     def _lay_out(self) -> None:
         self._notice = QLabel(RESEARCH_USE)
