@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-
-WORKBENCH, DOCK = "napari-hyperst.workbench", "Workbench (HyperST)"
+from typing import Any
 
 
 def has_display() -> bool:
@@ -21,12 +20,12 @@ def has_display() -> bool:
 def open_demo(device: str) -> None:
     """Open napari on the packaged slide, with the workbench at work on it; return when the window is closed."""
     import napari
-    from npe2 import PluginManager
+
+    from napari_hyperst.widgets.docks import WORKBENCH, open_dock
 
     viewer = napari.Viewer(title="HyperST")
     viewer.window.resize(1366, 800)
-    workbench = PluginManager.instance().commands.get(WORKBENCH)(viewer)
-    viewer.window.add_dock_widget(workbench, name=DOCK)  # as the menu calls it, which then finds it
+    workbench: Any = open_dock(viewer, WORKBENCH)
     workbench.predict_panel.device.value = device
     workbench.open_sample(then_predict=True)
     napari.run()

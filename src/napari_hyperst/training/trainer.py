@@ -162,10 +162,8 @@ class _Training:
         config = self.config
         try:
             with self.processes.main_first():  # which decodes images that the others then find
-                self.slides, self.held_out = (
-                    [open_slide(path, **config.ref(path).options) for path in paths]
-                    for paths in (config.slides, config.validation)
-                )
+                self.slides = [open_slide(path, **config.ref(path).options) for path in config.slides]
+                self.held_out = [open_slide(path, **config.ref(path).options) for path in config.validation]
             check_apart(self.slides, self.held_out)
             self.kept, self.held_out_kept = divide_spots(config, self.slides, self.held_out)
             if config.holdout > 0:
