@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+
+WORKBENCH, DOCK = "napari-hyperst.workbench", "Workbench (HyperST)"
 
 
 def has_display() -> bool:
@@ -20,12 +21,12 @@ def has_display() -> bool:
 def open_demo(device: str) -> None:
     """Open napari on the packaged slide, with the workbench at work on it; return when the window is closed."""
     import napari
-
-    from napari_hyperst.widgets.docks import WORKBENCH, open_dock
+    from npe2 import PluginManager
 
     viewer = napari.Viewer(title="HyperST")
     viewer.window.resize(1366, 800)
-    workbench: Any = open_dock(viewer, WORKBENCH)
+    workbench = PluginManager.instance().commands.get(WORKBENCH)(viewer)
+    viewer.window.add_dock_widget(workbench, name=DOCK)  # as the menu calls it, which then finds it
     workbench.predict_panel.device.value = device
     workbench.open_sample(then_predict=True)
     napari.run()

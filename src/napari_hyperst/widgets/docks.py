@@ -8,14 +8,13 @@ from npe2 import PluginManager
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from qtpy.QtWidgets import QWidget
 
 #: What the menu calls a dock, and the command that makes it.
 FINETUNE = ("Fine-tune (HyperST)", "napari-hyperst.finetune")
 WORKBENCH = ("Workbench (HyperST)", "napari-hyperst.workbench")
 
 
-def open_dock(viewer: ViewerModel, which: tuple[str, str]) -> QWidget | None:
+def open_dock(viewer: ViewerModel, which: tuple[str, str]) -> None:
     """Open a dock of the plugin in a tab beside those that are open, or bring the one that there is to the front.
 
     Parameters
@@ -24,20 +23,13 @@ def open_dock(viewer: ViewerModel, which: tuple[str, str]) -> QWidget | None:
         Whose window it is to be in; nothing happens where it has none.
     which
         ``FINETUNE`` or ``WORKBENCH``.
-
-    Returns
-    -------
-    QWidget
-        The widget in the dock; None without a window.
     """
     window = getattr(viewer, "window", None)
     if window is None:
-        return None
+        return
     name, command = which
     if name not in window.dock_widgets:  # as the menu calls it, which then finds it too
         window.add_dock_widget(PluginManager.instance().commands.get(command)(viewer), name=name, tabify=True)
-    widget: QWidget = window.dock_widgets[name]
-    dock = widget.parentWidget()
+    dock = window.dock_widgets[name].parent()
     dock.show()
     dock.raise_()
-    return widget
