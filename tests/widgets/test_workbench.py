@@ -554,7 +554,7 @@ def test_a_result_that_cannot_be_shown_leaves_the_workbench_at_work(
 ) -> None:
     open_(qtbot, bench, section)
     with monkeypatch.context() as patched:
-        patched.setattr(bench.work, "take_in", lambda *_: 1 / 0)
+        patched.setattr(bench.session, "set_prediction", lambda *_: 1 / 0)
         predict(qtbot, bench)
     assert "ZeroDivisionError" in messages()[-1]
     assert not bench.predict_panel.bar.isVisibleTo(bench.predict_panel)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from napari_hyperst.errors import HyperSTError, ScaleError, SlideError, unmarked
+from napari_hyperst.errors import HyperSTError, ScaleError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.coarse import CoarseLayer
+from napari_hyperst.viewer.notices import show_error
 
 if TYPE_CHECKING:
     from napari_hyperst.slides.pillow import CoarsePicture
@@ -57,12 +58,10 @@ class Openings:
     # -- within
 
     def _not_opened(self, ref: SlideRef, error: HyperSTError) -> None:
-        from napari.utils.notifications import show_error
-
         if isinstance(error, ScaleError) and len(self._session.scale_asked):
             self._session.scale_asked.emit(ref)
         else:
-            show_error(unmarked(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error)))
+            show_error(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error))
 
     def _end(self, coarse: CoarseLayer) -> None:
         """Count one less, once, however the opening ended."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_hyperst.slides.slide import Slide
+    from napari_hyperst.viewer.session import Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,32 @@ def read_in_thread(path: Path, slide: Slide, told: Callable[[Result | str], None
     worker = create_worker(_read, path, slide)
     worker.returned.connect(told)
     worker.start()
+
+
+def show_result(session: Session, key: str, name: str, read: Result | str) -> str:
+    """Show a prediction that was read, if its slide is still open.
+
+    Parameters
+    ----------
+    session, key
+        The slide.
+    name
+        What the prediction's table is called in a store.
+    read
+        What ``read_in_thread`` told.
+
+    Returns
+    -------
+    str
+        Why it cannot be shown; empty where it can.
+    """
+    why = read if isinstance(read, str) else ""
+    if isinstance(read, Result):
+        try:
+            session.set_prediction(key, read.table, name, read.path, read.slide, read.genes)
+        except Exception as error:  # whatever it is, the window goes on
+            why = f"{type(error).__name__}: {error}"
+    return f"the prediction cannot be shown ({why})" if why else ""
 
 
 def _read(path: Path, slide: Slide) -> Result | str:

@@ -318,7 +318,8 @@ class Session:
         """Outline the spot and niche tiles of the active slide at their true size, or no longer."""
         if self.active is not None and shown != self.footprints:
             self.overlays.outline(self.active, shown)
-            self.slides_changed.emit()
+            if shown:  # a layer that is taken away tells of itself
+                self.slides_changed.emit()
 
     def outline_anew(self, entry: Entry) -> None:
         """Let the outlines of a slide's tiles, where they are shown, follow its spots and its prediction."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_hyperst.errors import HyperSTError, SlideError, plain, unmarked
+from napari_hyperst.errors import HyperSTError, SlideError, plain
 from napari_hyperst.nouns.provenance import read_provenance
 from napari_hyperst.viewer.contract import OURS
 from napari_hyperst.viewer.entry import annotates
+from napari_hyperst.viewer.notices import show_info, show_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ def shown_of(entry: Entry) -> str:
 
 def show_last_stored(session: Session, entry: Entry) -> None:
     """Show the prediction that was made last of those in a slide's store, if there is one."""
-    entry.stored = stored_predictions(entry.slide, _warn)
+    entry.stored = stored_predictions(entry.slide, show_warning)
     if entry.stored:
         session.show_stored(entry, next(reversed(entry.stored)))
 
@@ -95,21 +96,9 @@ def show_stored(session: Session, entry: Entry, name: str) -> None:
         session.set_prediction(entry.key, entry.stored[name], name.removesuffix(_NEW))
     except Exception as error:  # the table is anybody's, and may be odd in ways that nobody foresaw
         session.forget_prediction(entry.key)
-        _warn(f"{entry.slide.path}: the prediction {name} cannot be shown ({plain(str(error), 200)})")
+        show_warning(f"{entry.slide.path}: the prediction {name} cannot be shown ({plain(str(error), 200)})")
         return
     if len(entry.stored) > 1:
-        _tell(
+        show_info(
             f"{entry.slide.path.name} holds {len(entry.stored)} predictions, {', '.join(entry.stored)}: {name} is shown"
         )
-
-
-def _tell(message: str) -> None:
-    from napari.utils.notifications import show_info
-
-    show_info(message)
-
-
-def _warn(message: str) -> None:
-    from napari.utils.notifications import show_warning
-
-    show_warning(unmarked(message))

@@ -190,11 +190,7 @@ class ConeView(QWidget):
         """Read tiles when they are seen and others than those that are shown, or being read."""
         entry = self.session.active
         self._row = row
-        if (
-            entry is None
-            or not self.isVisible()
-            or (self._read is not None and self._read[0] is entry.table and self._read[1] == row)
-        ):
+        if entry is None or not self.isVisible() or self._asked_for(entry.table, row):
             return
         self._read = (entry.table, row)
         for name, caption in self.captions.items():
@@ -202,9 +198,13 @@ class ConeView(QWidget):
             caption.show()
         read_in_thread(entry, row, self._on_tiles)
 
+    def _asked_for(self, table: object, row: int) -> bool:
+        """Whether the tiles that were asked for last are those of this spot."""
+        return self._read is not None and self._read[0] is table and self._read[1] == row
+
     def _on_tiles(self, told: Told) -> None:
         table, row, found = told
-        if self._read is None or self._read[0] is not table or self._read[1] != row:  # another was selected meanwhile
+        if not self._asked_for(table, row):  # another was selected meanwhile
             return
         if isinstance(found, SpotTiles):
             self._show_tiles(found)

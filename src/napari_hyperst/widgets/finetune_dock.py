@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import PredictTask
 from napari_hyperst.viewer import preferences
-from napari_hyperst.viewer.results import Result, read_in_thread
+from napari_hyperst.viewer.notices import show_error
+from napari_hyperst.viewer.results import Result, read_in_thread, show_result
 from napari_hyperst.viewer.session import Session, session_of
 from napari_hyperst.widgets.finetune_panel import FinetunePanel
-from napari_hyperst.widgets.panel import show_error
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -39,12 +39,12 @@ class FinetuneDock(FinetunePanel):
         """Predict the active slide with a checkpoint, by its folder, and show it."""
         entry = self.session.active
         if entry is None:
-            self._error("no slide is open; open one to predict")
+            show_error("no slide is open; open one to predict")
             return
         try:
             slide = self.session.settle(entry)
         except HyperSTError as error:
-            self._error(str(error))
+            show_error(str(error))
             return
         self._predicting = (entry.key, entry.slide)
         self.page.load.setEnabled(False)
@@ -63,7 +63,5 @@ class FinetuneDock(FinetunePanel):
 
 def _show(session: Session, key: str, table: str, read: Result | str) -> None:
     """Show a prediction, also where the panel that asked for it is gone."""
-    if isinstance(read, str):
-        show_error(f"the prediction cannot be shown ({read})")
-    else:
-        session.set_prediction(key, read.table, table, read.path, read.slide, read.genes)
+    if why := show_result(session, key, table, read):
+        show_error(why)

@@ -24,6 +24,7 @@ from napari_hyperst.jobs.job import Job
 from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
+from napari_hyperst.viewer.notices import show_error
 from napari_hyperst.widgets.docks import WORKBENCH, open_dock
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.patience import Patience
@@ -149,7 +150,7 @@ class FinetunePanel(QWidget):
             run = RunFollower(self.setup.create())
             run.start()
         except (HyperSTError, OSError) as error:
-            self._error(str(error))
+            show_error(str(error))
             return
         self.helper.rest()  # the trainer may need the memory
         self._follow(run)
@@ -180,7 +181,7 @@ class FinetunePanel(QWidget):
         self.helper.said.connect(self.setup.planning)
         self.helper.planned.connect(self.setup.show_plan)
         self.helper.failed.connect(self._on_not_planned)
-        self.helper.refused.connect(self._error)
+        self.helper.refused.connect(show_error)
         self.helper.devices_found.connect(self._on_devices)
         page = self.page
         page.pause_asked.connect(lambda: self._ask("pause"))
@@ -264,7 +265,7 @@ class FinetunePanel(QWidget):
         try:
             self.run.ask(request)
         except OSError as error:
-            self._error(f"{self.run.job.folder}: cannot be written ({error.strerror})")
+            show_error(f"{self.run.job.folder}: cannot be written ({error.strerror})")
             return
         self._asked = "" if request == "go on" else request
         self._poll()
@@ -279,7 +280,7 @@ class FinetunePanel(QWidget):
         try:
             run.start()
         except OSError as error:
-            self._error(f"it cannot be started ({error.strerror})")
+            show_error(f"it cannot be started ({error.strerror})")
         self._poll()
 
     def _on_stop(self) -> None:
@@ -343,13 +344,8 @@ class FinetunePanel(QWidget):
         try:
             self.open_run(Path(folder))
         except HyperSTError as error:
-            self._error(str(error))
+            show_error(str(error))
             self.list_runs()
-
-    def _error(self, message: str) -> None:
-        from napari.utils.notifications import show_error
-
-        show_error(message)
 
 
 def _end(helper: Helper, doomed: list[RunFollower], *_: object) -> None:

@@ -12,11 +12,12 @@ from qtpy.QtWidgets import QCheckBox
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.genes import Genes
 from napari_hyperst.viewer.markers import MarkerSet
+from napari_hyperst.viewer.notices import show_error
 from napari_hyperst.widgets.gene_list import GeneList
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.map_buttons import MapButtons
 from napari_hyperst.widgets.marker_picker import MarkerPicker
-from napari_hyperst.widgets.panel import Panel, show_error
+from napari_hyperst.widgets.panel import Panel
 from napari_hyperst.widgets.plots import GeneScatterPanel
 from napari_hyperst.widgets.tabs import Tabs
 

@@ -12,9 +12,10 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.filling import WAIT, is_filling
 from napari_hyperst.viewer.hierarchy import Angles, Hierarchy, title_of
 from napari_hyperst.viewer.maps import NO_COUNTS, Map
+from napari_hyperst.viewer.notices import show_error
 from napari_hyperst.widgets.cone_view import ConeView
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Status, show_error
+from napari_hyperst.widgets.panel import Status
 from napari_hyperst.widgets.plots import HierarchyHistogram
 from napari_hyperst.widgets.poincare_disk import PoincareDisk
 from napari_hyperst.widgets.tabs import Tabs

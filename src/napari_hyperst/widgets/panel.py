@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
-from napari_hyperst.errors import unmarked
 from napari_hyperst.widgets.links import hear
 
 if TYPE_CHECKING:
@@ -125,24 +124,3 @@ class _Holder(Panel):
 def literal(text: str) -> str:
     """Return a tooltip that shows a text as it is: Qt takes what looks like HTML for HTML."""
     return f"<qt>{html.escape(text)}</qt>" if Qt.mightBeRichText(text) else text
-
-
-def show_error(message: str) -> None:
-    """Tell of an error as napari does."""
-    from napari.utils.notifications import show_error
-
-    show_error(unmarked(message))
-
-
-def show_info(message: str) -> None:
-    """Tell of something good as napari does."""
-    from napari.utils.notifications import show_info
-
-    show_info(unmarked(message))
-
-
-def show_warning(message: str) -> None:
-    """Warn as napari does."""
-    from napari.utils.notifications import show_warning
-
-    show_warning(unmarked(message))

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, Q
 
 from napari_hyperst.errors import HyperSTError, RegionError
 from napari_hyperst.viewer.filling import WAIT, is_filling
+from napari_hyperst.viewer.notices import show_error
 from napari_hyperst.viewer.regions import (
     RegionGenes,
     add_region_layer,
@@ -22,7 +23,7 @@ from napari_hyperst.viewer.regions import (
     write_csv,
 )
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Status, show_error
+from napari_hyperst.widgets.panel import Status
 from napari_hyperst.widgets.region_table import RegionTable
 
 if TYPE_CHECKING:

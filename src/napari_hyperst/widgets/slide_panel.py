@@ -24,9 +24,10 @@ from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import IMAGE_SUFFIXES
 from napari_hyperst.viewer import stored
 from napari_hyperst.viewer.footprints import describe_footprints
+from napari_hyperst.viewer.notices import show_error
 from napari_hyperst.viewer.tissue import MAX_LIVE
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Panel, show_error
+from napari_hyperst.widgets.panel import Panel
 
 if TYPE_CHECKING:
     from napari_hyperst.viewer.entry import Entry

@@ -20,8 +20,8 @@ from napari_hyperst.nouns.tasks import ExportTask, PredictTask
 from napari_hyperst.slides.outputs.formats import output_format
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.filling import filling_table, is_filling
-from napari_hyperst.viewer.results import Result, read_in_thread
-from napari_hyperst.widgets.panel import show_error, show_info, show_warning
+from napari_hyperst.viewer.notices import show_error, show_info, show_warning
+from napari_hyperst.viewer.results import Result, read_in_thread, show_result
 from napari_hyperst.widgets.process import Child, result_of
 
 if TYPE_CHECKING:
@@ -240,31 +240,14 @@ class Work(QObject):
         told = event.content
         seconds = float(told["seconds"])
         message = f"{told['genes']} genes predicted at {told['spots']:,} spots in {seconds:.0f} s."
-        why = read if isinstance(read, str) else ""
-        if isinstance(read, Result):
-            try:
-                self.take_in(key, read, str(told["table"]))
-            except Exception as error:  # whatever it is, the workbench goes on
-                why = f"{type(error).__name__}: {error}"
+        why = show_result(self.session, key, str(told["table"]), read)
         if why:
-            message = f"the prediction cannot be shown ({why})"
+            message = why
             show_error(message)
         elif key in self.session.entries and self.session.entries[key] is not self.session.active:
             message = f"{key}: {message}"
             show_info(f"{message} Choose it under Slide to see them.")
         self._rest(message)
-
-    def take_in(self, key: str, read: Result, table: str) -> None:
-        """Show a prediction, if its slide is still open.
-
-        Parameters
-        ----------
-        key
-            Which slide.
-        read, table
-            The prediction, and what its table is called in a store.
-        """
-        self.session.set_prediction(key, read.table, table, read.path, read.slide, read.genes)
 
     def _rest(self, message: str) -> None:
         """Say that it is over, and what there is to be said of it."""

@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
+from napari_hyperst.jobs.progress import duration
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import ExportTask
 from napari_hyperst.widgets.panel import literal
@@ -93,7 +94,7 @@ class WorkBar(QWidget):
             return
         self._began = self._began or (event.time, done)
         since, first = event.time - self._began[0], done - self._began[1]
-        left = f", about {_duration(since / first * (total - done))} left" if first > 0 and done < total else ""
+        left = f", about {duration(since / first * (total - done))} left" if first > 0 and done < total else ""
         self.say(self._of(f"{done} of {total} {what}{left}"))
 
     def _of(self, line: str) -> str:
@@ -114,9 +115,3 @@ class WorkBar(QWidget):
         self.cancel.setEnabled(False)
         self.say("Stopping…")
         self._work.stop()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

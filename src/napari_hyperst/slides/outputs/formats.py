@@ -76,19 +76,8 @@ class OutputRequest:
 
     Attributes
     ----------
-    path
-        What to write. Into the store that the slide was opened from, the table is added; any other store, and any
-        file, is a new one.
-    gene
-        One gene: needed for a map; the best predicted one, if not told, in a figure; all in tables and GeoJSON.
-    measured
-        Whether tables and GeoJSON are to have the measured values too; the other formats have them anyway.
-    table
-        What to call the table in a store; ``<measured table>_hyperst``, or ``hyperst`` where nothing was measured.
-    overwrite
-        Whether a file of the same format may be replaced. Of a store only a table of ours ever is.
-    copy
-        Whether a new store is a copy of the slide's own, with all its elements.
+    path, gene, measured, table, overwrite, copy
+        As ``export`` takes them.
     """
 
     path: Path
