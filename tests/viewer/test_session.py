@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.settings import get_plugin_settings
@@ -98,6 +98,81 @@ def test_a_prediction_adds_measured_and_predicted_and_shows_one(predicted: Sessi
     assert "research use" in predicted.viewer.canvas.overlays.text.text
     spots = predicted.viewer.layers["corner"]
     assert spots.metadata["table_names"] == ["table", "table_hyperst"]
+
+
+@pytest.fixture
+def whole(session: Session, section: Path, tiny_table: AnnData) -> Session:
+    """Return the session of a slide each of whose spots was predicted."""
+    entry = session.add(open_slide(section))
+    table = tiny_table.copy()
+    ids = set(table.obs_names)
+    bare = [i for i, spot in enumerate(entry.slide.spots.ids) if spot not in ids]
+    assert len(bare) == 1  # its tile reaches over the edge
+    more = table[: len(bare)].copy()
+    more.obs_names, more.obs["spot_id"] = entry.slide.spots.ids[bare], np.asarray(entry.slide.spots.index)[bare]
+    whole = concat([table, more], uns_merge="first", merge="first")
+    session.set_prediction(entry.key, whole, "table_hyperst")
+    return session
+
+
+def test_rings_are_hidden_while_a_map_colours_all_spots(whole: Session) -> None:
+    entry, spots = whole.active, whole.viewer.layers["corner"]
+    assert entry is not None
+    assert entry.table is not None
+    layer = whole.layer_of(entry, "predicted")
+    assert layer is not None
+    assert not spots.visible
+    whole.show("measured")
+    assert not spots.visible
+    layer.visible = True  # both
+    for shown in (layer, whole.layer_of(entry, "measured")):
+        assert shown is not None
+        shown.visible = False  # by hand, in the layer list
+    assert spots.visible
+    layer.visible = True
+    assert not spots.visible
+    spots.visible = True  # by hand
+    whole.show(gene=str(entry.table.var_names[2]))
+    assert spots.visible
+    whole.viewer.layers.selection.active = spots
+    whole.viewer.layers.selection.active = layer
+    assert not spots.visible
+    whole.viewer.layers.selection.active = spots  # to be looked at, or selected in
+    assert spots.visible
+    whole.forget_prediction(entry.key)
+    assert spots.visible
+
+
+def test_rings_show_spots_without_a_value(whole: Session) -> None:
+    entry, spots = whole.active, whole.viewer.layers["corner"]
+    assert entry is not None
+    assert entry.table is not None
+    gaps = entry.table.copy()
+    gaps.layers["measured"] = gaps.layers["measured"].copy()
+    gaps.layers["measured"][3] = np.nan
+    whole.set_prediction(entry.key, gaps, "table_hyperst")
+    assert not spots.visible
+    whole.show("measured")
+    assert spots.visible
+    whole.show("predicted")
+    assert not spots.visible
+
+
+def test_rings_come_back_when_their_slide_is_looked_at_again(whole: Session, section: Path) -> None:
+    entry, spots = whole.active, whole.viewer.layers["corner"]
+    assert entry is not None
+    other = whole.add(open_slide(section))
+    whole.activate(entry.key)
+    assert not spots.visible  # its map is
+    layer = whole.layer_of(entry, "predicted")
+    assert layer is not None
+    assert layer.visible
+    whole.activate(other.key)
+    assert [ours(shown)["slide"] for shown in whole.viewer.layers if shown.visible] == [other.key, other.key]
+
+
+def test_rings_stay_where_a_spot_was_not_predicted(predicted: Session) -> None:
+    assert predicted.viewer.layers["corner"].visible
 
 
 def test_each_map_has_a_layer_of_its_own_made_once(predicted: Session) -> None:

@@ -12,6 +12,7 @@ from napari_hyperst.viewer.contract import OURS
 from napari_hyperst.viewer.genes import Genes, genes_of
 from napari_hyperst.viewer.map_values import MapValues
 from napari_hyperst.viewer.maps import Map, maps_of
+from napari_hyperst.viewer.rows import Rows, rows_of_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,6 +44,8 @@ class Entry:
         The table of its prediction, and what it is called; None where there is none yet.
     result
         The file with that table, of the job that predicted it; None where it was in the store.
+    covered
+        Whether the rings of its spots were hidden, as a map colours them all.
     stored
         The tables of the predictions that were in its store, by name, the one made last at the end.
     """
@@ -58,12 +61,23 @@ class Entry:
     predicted: Slide | None = None
     mask_kept: bool = True
     filled: int = 0
+    covered: bool = False
     stored: dict[str, AnnData] = field(default_factory=dict)
+    _rows: tuple[AnnData, Rows] | None = field(default=None, init=False, repr=False)
 
     @property
     def ref(self) -> SlideRef:
         """How to open it again."""
         return self.slide.ref
+
+    @property
+    def rows(self) -> Rows | None:
+        """(m,) the row of each spot in its table, -1 for none; None without a table, or where they were laid since."""
+        if self.table is None or self.predicted is None or self.predicted.spots is not self.slide.spots:
+            return None
+        if self._rows is None or self._rows[0] is not self.table:
+            self._rows = self.table, rows_of_spots(self.table, self.predicted)
+        return self._rows[1]
 
     def map(self, key: str) -> Map | None:
         """Return a map that can be shown, by its key."""

@@ -295,23 +295,28 @@ def _enlargement(affine: NDArray[np.float64]) -> float:
 
 def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
     """Give a map's layer other values, limits and colours; the layer stays."""
-    if is_image(layer):
-        _recolour_bins(layer, values, limits, colormap, table)
-        return
-    positions = np.asarray(table.obsm["spatial"])[:, ::-1]
-    if layer.data.shape != positions.shape or not np.array_equal(layer.data, positions):
-        layer.data = positions  # other spots than before, or one was moved or deleted by hand
-        layer.size, layer.border_width, layer.shown = float(layer.size[0]), 0.0, True
-    layer.features = _features(values, table)
-    layer.face_contrast_limits = limits
-    if layer.face_colormap.name != colormap:
-        layer.face_colormap = colormap
+    put = _recolour_bins if is_image(layer) else _recolour_points
+    put(layer, values, limits, colormap, table)
 
 
 def draw_thumbnail(layer: MapLayer) -> None:
     """Draw a map's small picture in the list of layers anew: of spots, napari does not when they change colour."""
     if not is_image(layer):
         layer.refresh(data_displayed=False, highlight=False, extent=False)
+
+
+def _recolour_points(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
+    positions = np.asarray(table.obsm["spatial"])[:, ::-1]
+    if layer.data.shape != positions.shape or not np.array_equal(layer.data, positions):
+        layer.data = positions  # other spots than before, or one was moved or deleted by hand
+        layer.size, layer.border_width, layer.shown = float(layer.size[0]), 0.0, True
+    told = layer._face.events  # of which each would have napari upload all points again
+    with told.colors.blocker(), told.color_properties.blocker():
+        layer.features = _features(values, table)
+        layer.face_contrast_limits = limits
+        if layer.face_colormap.name != colormap:
+            layer.face_colormap = colormap
+    told.colors(value=layer.face_color)
 
 
 def _recolour_bins(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:

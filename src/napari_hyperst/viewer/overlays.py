@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, ours
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
@@ -13,6 +15,7 @@ from napari_hyperst.viewer.layers import (
     add_map,
     draw_thumbnail,
     follow,
+    is_image,
     limits_shown,
     look_at_spots,
     recolour,
@@ -27,6 +30,8 @@ from napari_hyperst.viewer.side_by_side import SideBySide
 from napari_hyperst.viewer.tissue import watch
 
 if TYPE_CHECKING:
+    from napari.layers import Image, Points
+
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.layers import MapLayer
     from napari_hyperst.viewer.session import Session
@@ -72,22 +77,22 @@ class Overlays:
         wanted = [one for one in entry.maps if one.of_gene and not one.reason] if together else [chosen]
         if not together:
             self._beside.end()
-        for layer in self.of(entry):
-            if layer.visible and ours(layer)["kind"] not in [one.key for one in wanted]:
-                layer.visible = False
         layers = []
         for one in wanted:
             layer = self.layer(entry, one.key) or self.add(entry, one, visible=True)
             if not layer.visible:  # napari draws anew also what is visible already
                 layer.visible = True
             layers.append(layer)
+        for layer in self.of(entry):
+            if layer.visible and ours(layer)["kind"] not in [one.key for one in wanted]:
+                layer.visible = False
         self.refresh(entry)
         if together:
             self._beside.begin(entry, layers)
         shown = self.layer(entry, session.map)
         if session.viewer.layers.selection.active is not shown:
             session.viewer.layers.selection.active = shown  # whose value the status bar tells
-        self.caption()
+        self.keep_up()
 
     def end_side_by_side(self) -> None:
         """Lay the layers over each other again."""
@@ -112,11 +117,9 @@ class Overlays:
 
     def select_spots(self, entry: Entry) -> None:
         """Have the spots of a slide selected in the layer list, where no map of it is."""
-        viewer = self._session.viewer
-        mine = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
-        spots = next((layer for layer in mine if ours(layer)["kind"] == "spots"), None)
+        spots = self._spots(entry)
         if spots is not None:
-            viewer.layers.selection.active = spots
+            self._session.viewer.layers.selection.active = spots
 
     def refresh(self, entry: Entry) -> None:
         """Colour what is visible of a slide as it should be now."""
@@ -166,30 +169,15 @@ class Overlays:
             viewer.layers.remove(there)
         if not shown:
             return
-        base = (layer for layer in viewer.layers if ours(layer).get("slide") == entry.key)
-        outlines = add_footprints(
-            viewer, entry, next((layer for layer in base if ours(layer)["kind"] == "spots"), None)
-        )
+        outlines = add_footprints(viewer, entry, self._spots(entry))
         outlines.visible = there is None or there.visible
         viewer.layers.selection.active = selected  # whose value the status bar tells
 
-    def caption(self) -> None:
-        """Say on the canvas what is seen, between which values, and that it is for research use only."""
-        session = self._session
-        text, entry = session.viewer.canvas.overlays.text, session.active
-        shown = None if entry is None else entry.map(session.map)
-        layer = None if entry is None else self.layer(entry, session.map)
-        if entry is None or shown is None or layer is None or not layer.visible:
-            text.visible = False
-            return
-        title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
-        low, high = limits_shown(layer)
-        said = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}"
-        if session.viewer.canvas.grid.enabled:  # each cell says what it shows
-            said = f"{entry.key} · {session.title}"
-        text.text = f"{said}\nFor research use only"
-        if not text.visible:
-            text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
+    def keep_up(self) -> None:
+        """Let what is around the maps follow them: the rings of spots, and what the canvas says."""
+        if self._session.active is not None:
+            self._ring(self._session.active)
+        self._caption()
 
     def on_removing(self, event: Any) -> None:
         """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
@@ -215,6 +203,50 @@ class Overlays:
                 placed.connect(self._on_placed)
 
     # -- within
+
+    def _spots(self, entry: Entry) -> Points | Image | None:
+        """Return the layer of a slide's spots, if it is in the viewer."""
+        mine = (layer for layer in self._session.viewer.layers if ours(layer).get("slide") == entry.key)
+        return next((layer for layer in mine if ours(layer)["kind"] == "spots"), None)
+
+    def _ring(self, entry: Entry) -> None:
+        """Hide the rings of spots while a map colours them all: beneath it they would take as long to draw as it does.
+
+        Rings that are shown or hidden by hand stay so until that changes.
+        """
+        viewer, spots = self._session.viewer, self._spots(entry)
+        if spots is None or is_image(spots) or viewer.canvas.grid.enabled:
+            return
+        maps = [layer for layer in self.of(entry) if layer.visible]
+        covered = viewer.layers.selection.active is not spots and any(self._colours_all(entry, one) for one in maps)
+        if covered != entry.covered:
+            entry.covered = covered
+            spots.visible = not covered
+
+    def _colours_all(self, entry: Entry, layer: MapLayer) -> bool:
+        """Whether each spot of a slide has a value in a map."""
+        kind = ours(layer)["kind"]
+        if entry.rows is None or entry.values is None or entry.map(kind) is None:
+            return False
+        return bool((entry.rows >= 0).all() and np.isfinite(entry.values.of(kind, self._session.genes)).all())
+
+    def _caption(self) -> None:
+        """Say on the canvas what is seen, between which values, and that it is for research use only."""
+        session = self._session
+        text, entry = session.viewer.canvas.overlays.text, session.active
+        shown = None if entry is None else entry.map(session.map)
+        layer = None if entry is None else self.layer(entry, session.map)
+        if entry is None or shown is None or layer is None or not layer.visible:
+            text.visible = False
+            return
+        title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
+        low, high = limits_shown(layer)
+        said = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}"
+        if session.viewer.canvas.grid.enabled:  # each cell says what it shows
+            said = entry.key
+        text.text = f"{said}\nFor research use only"
+        if not text.visible:
+            text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
 
     def _describe(self, key: str, kind: str, row: int) -> str:
         """Say what the status bar tells of a spot of a map; called in napari's thread for that."""
@@ -264,7 +296,7 @@ class Overlays:
         entry = self._session.entries.get(ours(layer).get("slide", ""))
         if layer.visible and entry is not None and entry.table is not None:
             self._recolour(entry, layer)
-        self.caption()
+        self.keep_up()
 
     def _on_placed(self, event: Any) -> None:
         spots = event.source

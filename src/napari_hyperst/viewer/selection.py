@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.places import to_pixels
-from napari_hyperst.viewer.rows import Rows, rows_of_spots
+from napari_hyperst.viewer.rows import Rows
 from napari_hyperst.viewer.selected_bins import SelectedBins
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ class Selection:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._table: AnnData | None = None
-        self._spot_rows: Rows | None = None
         self._links: weakref.WeakKeyDictionary[Points, _Link] = weakref.WeakKeyDictionary()
         self._quiet = False
         self._bins = SelectedBins(session, _COLOUR, self._set)
@@ -153,16 +152,8 @@ class Selection:
         entry = self._session.active
         if entry is None or entry.table is None or not _belongs(layer, entry):
             return None
-        if ours(layer)["kind"] != "spots":
-            rows = np.arange(entry.table.n_obs)
-        else:
-            slide = entry.predicted or entry.slide
-            if slide.spots is not entry.slide.spots:  # laid anew since they were predicted
-                return None
-            if self._spot_rows is None:
-                self._spot_rows = rows_of_spots(entry.table, slide)
-            rows = self._spot_rows
-        return rows if len(rows) == len(layer.data) else None  # points were deleted by hand
+        rows = entry.rows if ours(layer)["kind"] == "spots" else np.arange(entry.table.n_obs)
+        return None if rows is None or len(rows) != len(layer.data) else rows  # points were deleted by hand
 
     @contextmanager
     def _silence(self) -> Iterator[None]:
@@ -178,7 +169,7 @@ class Selection:
         table = None if entry is None else entry.table
         if table is self._table:
             return
-        self._table, self._spot_rows = table, None
+        self._table = table
         self._set(_NONE)
         self.highlight()
 

@@ -90,6 +90,7 @@ class Session:
         viewer.layers.events.removing.connect(self.overlays.on_removing)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.inserted.connect(self.overlays.on_inserted)
+        viewer.layers.selection.events.active.connect(self.overlays.keep_up)
         events("colours").connect(self.refresh)
         self._selected = Selection(self)
 
@@ -174,11 +175,12 @@ class Session:
             if said and (said["slide"] != key or said["kind"] in BASE):
                 layer.visible = said["slide"] == key
         if entry is not None:
+            entry.covered = False
             look_at_spots(self.viewer, entry.slide)
             self.overlays.select_spots(entry)
             self.overlays.take_in(entry)  # it may have been predicted meanwhile
             self.show()
-        self.overlays.caption()
+        self.overlays.keep_up()
         self.slides_changed.emit()
         self.prediction_changed.emit()
 
@@ -255,7 +257,7 @@ class Session:
         if entry is not None:
             fill(entry, spots)
             self.overlays.refresh(entry)
-            self.overlays.caption()
+            self.overlays.keep_up()
 
     def forget_prediction(self, key: str) -> None:
         """Take away the prediction of a slide, as one that was stopped before it was done."""
@@ -352,7 +354,7 @@ class Session:
 
     def _on_removed(self, event: Any) -> None:
         """Forget a slide when the last of its layers is taken away."""
-        self.overlays.caption()
+        self.overlays.keep_up()
         key = ours(event.value).get("slide")
         if key not in self.entries:
             return
