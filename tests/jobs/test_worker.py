@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from anndata import AnnData, read_h5ad
 from filelock import FileLock
@@ -214,6 +215,7 @@ def test_the_warm_child_predicts_and_exports(warm: Any, tiny_section: Path, tmp_
     said = json.loads(warm.stdout.readline())
     assert said["ready"]
     assert said["devices"]["cpu"] == ""
+    assert psutil.Process(warm.pid).nice() != psutil.Process().nice()  # the window that asks goes first
     slide = SlideRef(path=tiny_section)
     predicting = Job.create(tmp_path / "predict", PredictTask(slide=slide, checkpoint="her2st-dinov2s"))
     ending = give(warm, predicting)

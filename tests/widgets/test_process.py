@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ import pytest
 from napari_hyperst.jobs import Job
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import PredictTask, SlideRef
+from napari_hyperst.widgets import collector
 from napari_hyperst.widgets.process import Child, result_of
 
 
@@ -49,6 +51,26 @@ def test_a_job_given_before_the_child_is_ready_is_done(qtbot: Any, child: Child,
     pid = child.pid
     assert play(qtbot, child, job_of(tmp_path, "warns")).kind == "done"
     assert child.pid == pid  # the child is kept warm
+
+
+def test_the_collector_passes_over_what_was_there_while_any_job_is_at_work(
+    qtbot: Any, child: Child, tmp_path: Path
+) -> None:
+    another = Child()
+    before = gc.get_freeze_count()
+    job = job_of(tmp_path, "slow")
+    with qtbot.waitSignal(child.told, timeout=20_000):
+        child.submit(job)
+    assert gc.get_freeze_count() > before
+    collector.hold_back(another)
+    with qtbot.waitSignal(child.ended, timeout=5000):
+        child.stop()
+    assert gc.get_freeze_count() > before
+    another.close()
+    assert gc.get_freeze_count() == 0
+    child.submit(job_of(tmp_path, "slow"))
+    child.close()
+    assert gc.get_freeze_count() == 0
 
 
 def test_one_job_at_a_time(qtbot: Any, child: Child, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from napari_hyperst.errors import HyperSTError, HyperSTWarning, StoreError, plain, scrub
 from napari_hyperst.files import hold_folder
 from napari_hyperst.jobs.job import BEAT_S, LOG, Job
@@ -30,6 +32,8 @@ from napari_hyperst.nouns.tasks import ExportTask, TrainTask
 
 #: After how many seconds a training run that was asked to stop, and has not, is ended.
 DEAF_S = 120.0
+#: How much later than the window's the work of a job comes, where priorities are numbers.
+_NICE = 10
 Perform = Callable[[Any, Path, Callable[[str, dict[str, Any]], None]], None]
 
 
@@ -135,6 +139,7 @@ def _writes(job: Job) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Run one job, or wait for jobs; return the exit status."""
+    _give_way()
     if arguments == ["--wait"]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for napari, which then closes this
         serve(iter(sys.stdin.readline, ""))
@@ -149,6 +154,14 @@ def main(arguments: list[str]) -> int:
     except HyperSTError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _give_way() -> None:
+    """Let the window that this process works for go first."""
+    if sys.platform == "win32":
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        os.nice(_NICE)
 
 
 @contextlib.contextmanager

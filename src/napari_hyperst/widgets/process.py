@@ -16,6 +16,7 @@ from qtpy.QtCore import QCoreApplication, QObject, QProcess, QProcessEnvironment
 from napari_hyperst.jobs.job import Job
 from napari_hyperst.nouns.events import Event, EventReader
 from napari_hyperst.nouns.tasks import ExportTask
+from napari_hyperst.widgets import collector
 
 #: How often the events of the job at work are looked for, in ms.
 _POLL_MS = 80
@@ -94,6 +95,7 @@ class Child(QObject):
         if self._job is not None:
             raise RuntimeError("the child is at work")
         self._job, self._reader = job, job.follow()
+        collector.hold_back(self)
         self.start()
         if self._process is None:  # it could not be started, which has been told
             return
@@ -141,6 +143,7 @@ class Child(QObject):
         """Let go of the process, told that there is nothing more for it to do; return it, if there is one."""
         self._closing = True
         self._timer.stop()
+        collector.let_go(self)
         process, self._process, self._job = self._process, None, None
         if process is not None:
             process.finished.disconnect(self._on_finished)
@@ -164,6 +167,7 @@ class Child(QObject):
         self._job = self._reader = None
         self._stopping = False
         self._timer.stop()
+        collector.let_go(self)
         self.ended.emit(job, event)
 
     def _end_process(self, job: Job, how: str) -> None:
