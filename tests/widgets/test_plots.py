@@ -55,6 +55,44 @@ def pairs(session: Session) -> np.ndarray:
     return np.column_stack([column.layers["measured"].ravel(), column.X.ravel()])
 
 
+def test_another_size_is_drawn_by_the_plot_and_not_while_it_is_painted(
+    qtbot: Any, panel: GeneScatterPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plot = panel.plot
+    qtbot.waitUntil(lambda: not plot._painted, timeout=10_000)
+    qtbot.wait(50)
+    drawn: list[bool] = []
+    draw, painting = plot.canvas.draw, plot.canvas.paintEvent
+    inside: list[bool] = []
+
+    def paint(event: Any) -> None:
+        inside.append(True)
+        painting(event)
+        inside.pop()
+
+    monkeypatch.setattr(plot.canvas, "paintEvent", paint)
+    monkeypatch.setattr(plot.canvas, "draw", lambda: (drawn.append(bool(inside)), draw()))
+    before = plot.canvas.grab().toImage()
+    panel.resize(500, 460)
+    stretched = plot.canvas.grab().toImage()  # painted at once, not drawn
+    assert not drawn
+    assert stretched.size() != before.size()
+    middle = stretched.rect().center()
+    assert stretched.pixelColor(2, middle.y()) == before.pixelColor(2, before.rect().center().y())  # not black
+    qtbot.waitUntil(lambda: drawn == [False], timeout=10_000)
+    assert (int(plot.canvas.renderer.width), int(plot.canvas.renderer.height)) == plot.canvas.get_width_height(
+        physical=True
+    )
+    qtbot.wait(100)
+    assert drawn == [False]  # once
+    panel.hide()
+    plot.canvas.draw_idle()
+    qtbot.wait(50)
+    assert drawn == [False]  # nobody sees it
+    panel.show()
+    qtbot.waitUntil(lambda: len(drawn) > 1, timeout=10_000)
+
+
 def test_the_line_is_scipys(panel: GeneScatterPanel, session: Session) -> None:
     theirs = linregress(*pairs(session).astype(float).T)
     assert panel.plot.axes.get_title() == f"n = 47   PCC {theirs.rvalue:.2f}   slope {theirs.slope:.2f}"

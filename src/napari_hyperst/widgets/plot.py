@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FONT_PT = 8.5
 _LEAST_HEIGHT = 180
 _DPI = 96
-#: How long the event loop has for other things after a step of a plot.
-_MOMENT_S = 0.01
+#: How long the event loop has for other things, as for napari's canvas, before and after a step of a plot.
+_MOMENT_MS = 10
 _LOADED: list[bool] = []
 
 
@@ -80,19 +80,28 @@ class Plot(QWidget):
     def draw_soon(self, *_: object) -> None:
         """Draw when the event loop is free, or when it is seen."""
         self._stale = True
-        if self.isVisible():
-            self._timer.start(0)
+        self._go_on()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Draw what was asked for meanwhile."""
         super().showEvent(event)
-        if self._stale:
-            self._timer.start(0)
+        self._go_on()
 
     # -- within
 
+    def _go_on(self) -> None:
+        """Take the next step, if there is one, once the event loop has had its moment."""
+        if (self._stale or self._painted) and self.isVisible():
+            self._timer.start(_MOMENT_MS)
+
+    def _on_canvas(self) -> None:
+        """Draw what is laid out once more, in another size or with another view."""
+        if not self._stale:
+            self._painted = True
+            self._go_on()
+
     def _step(self, *_: object) -> None:
-        """Take the next step, or wait until the event loop has had its moment."""
+        """Take the next step, or wait until the event loop has had its moment since another plot's."""
         wait = Plot._free_at - time.monotonic()
         if wait > 0:
             self._timer.start(math.ceil(1000 * wait))
@@ -103,8 +112,8 @@ class Plot(QWidget):
             self._painted = False
             self.canvas.draw()
         if self._painted:
-            self._timer.start(0)
-        Plot._free_at = time.monotonic() + _MOMENT_S
+            self._go_on()
+        Plot._free_at = time.monotonic() + _MOMENT_MS / 1000
 
     def _draw(self) -> None:
         """Lay out the figure, for the next step to draw, or say why there is none."""
@@ -137,12 +146,12 @@ class Plot(QWidget):
         self._painted = True
 
     def _make_canvas(self) -> None:
-        from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
         from matplotlib.figure import Figure
 
+        from napari_hyperst.widgets.plot_canvas import PlotCanvas
+
         self.figure = Figure(dpi=_DPI, layout="constrained")
-        self.canvas = FigureCanvasQTAgg(self.figure)
-        self.canvas.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.canvas = PlotCanvas(self.figure, self._on_canvas)
         self._stack.addWidget(self.canvas)
 
 
@@ -176,6 +185,6 @@ def _import() -> None:
     figure = Figure(figsize=(1, 1))
     figure.add_subplot().set_title("°")
     FigureCanvasAgg(figure).draw()
-    import matplotlib.backends.backend_qtagg  # noqa: F401
+    import napari_hyperst.widgets.plot_canvas  # noqa: F401
 
     _LOADED.append(True)
