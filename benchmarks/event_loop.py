@@ -1,11 +1,11 @@
 """How long the window's event loop is held up while a prediction runs and is shown, with every plot open.
 
 A timer ticks every 10 ms; the longest time between two ticks is what a user feels. The scatter plot, the histogram,
-the disk and the cone of a spot are open in docks of their own, the prediction is shown as it fills in, and what
-follows it is measured for two seconds more, with a gene, a norm and spots that are chosen then. What napari itself
-takes to add a layer, and to draw it for the first time, is left out, and told beside it. ``ratio`` is the target,
-100 ms, over the longest time: below 1 it is missed. ``cpu_ms`` are the same times on the main thread's own clock,
-which other work on the machine hardly changes. Needs a display (scripts/with-display).
+the disk and the cone of a spot are open in docks of their own, and the prediction is shown as it fills in. Then, when
+the job is over, two seconds in which its result is shown, and a gene, a norm and spots that are chosen. What napari
+itself takes to add a layer, and to draw it for the first time, is left out, and told beside it. ``ratio`` is the
+target, 100 ms, over the longest time while a job runs: below 1 it is missed. ``cpu_ms`` are the same times on the main
+thread's own clock, which other work on the machine hardly changes. Needs a display (scripts/with-display).
 
 Usage: python benchmarks/event_loop.py [--slide FOLDER] [--json]
 """
@@ -136,10 +136,10 @@ child.ended.connect(lambda _job, event: ended.append(event))
 
 
 def predict() -> None:
-    """Predict, and look at what is there."""
+    """Predict, to the end of the job."""
+    ended.clear()
     bench.predict()
     run(lambda: bool(ended))
-    wait(2)
 
 
 def look() -> None:
@@ -158,10 +158,12 @@ def look() -> None:
 found = {"at rest": measure(lambda: wait(3)), "predicting": measure(predict)}
 if ended[0].kind != "done":
     raise SystemExit(f"{ended[0].kind}: {ended[0].content}")
+found["its result"] = measure(lambda: wait(2))
 found["looking"] = measure(look)
-found["predicting again"] = measure(lambda: (ended.clear(), predict()))
+found["predicting again"] = measure(predict)
+found["its result again"] = measure(lambda: wait(2))
 viewer.close()
-worst = max(one["ms"] for name, one in found.items() if name != "at rest")
+worst = max(one["ms"] for name, one in found.items() if name.startswith("predicting"))
 result = {"ratio": TARGET_MS / worst, "longest": found, "target_ms": TARGET_MS}
 if words.json:
     print(json.dumps(result))

@@ -241,7 +241,8 @@ class Overlays:
             return
         title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
         low, high = limits_shown(layer)
-        said = f"{entry.key} · {title}\n{low:.3g} to {high:.3g} {shown.unit}"
+        limits = "" if entry.filled else f"{low:.3g} to {high:.3g} "  # which change with each spot that comes in
+        said = f"{entry.key} · {title}\n{limits}{shown.unit}"
         if session.viewer.canvas.grid.enabled:  # each cell says what it shows
             said = entry.key
         text.text = f"{said}\nFor research use only"
