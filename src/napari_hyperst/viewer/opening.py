@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_hyperst.errors import HyperSTError, ScaleError, SlideError
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer import ahead
 from napari_hyperst.viewer.coarse import CoarseLayer
 from napari_hyperst.viewer.notices import show_error
 
@@ -118,6 +119,7 @@ def _open(
     from napari_hyperst.slides.pillow import coarse_picture
 
     picture = coarse_picture(ref)
+    ahead.wait()
     if picture is not None:
         yield picture
     from napari_hyperst.slides import open_slide  # takes seconds to import

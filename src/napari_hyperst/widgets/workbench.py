@@ -11,6 +11,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer import ahead
 from napari_hyperst.viewer.session import Session, session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.genes_panel import GenesPanel
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: How long a gene has been looked at when the small pictures of its maps are drawn.
 _THUMBNAILS_MS = 300
+#: How long after it was made its window is drawn, and what the first slide needs is imported.
+_AHEAD_MS = 200
 RESEARCH_USE = "For research use only. Not for use in diagnostic procedures."
 #: The panels from the top down, in the order of the work; each is made for a session and its work.
 PANELS: tuple[Callable[[Session, Work], Panel], ...] = (
@@ -82,6 +85,7 @@ class Workbench(QWidget):
         QApplication.instance().aboutToQuit.connect(self._end)
         self._on_session()
         self.child.start()
+        QTimer.singleShot(_AHEAD_MS, ahead.begin)
 
     def panel[PanelT: Panel](self, kind: type[PanelT]) -> PanelT:
         """Return the panel of a kind."""

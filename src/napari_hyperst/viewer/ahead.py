@@ -1,0 +1,31 @@
+"""What napari imports with the first image of a process, imported ahead, in a thread.
+
+napari asks xarray whether data are its own, and scipy for a thumbnail: that is seconds of imports at the moment when a
+picture is there to be shown, and they hold the window.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+
+import numpy as np
+
+
+def wait() -> None:
+    """Return when it is imported; begins it, if nobody did."""
+    begin().join()
+
+
+@cache
+def begin() -> threading.Thread:
+    """Begin, once in a process, and do not wait."""
+    thread = threading.Thread(target=_make_an_image, name="napari-hyperst-ahead")
+    thread.start()
+    return thread
+
+
+def _make_an_image() -> None:
+    from napari.layers import Image
+
+    Image(np.zeros((1, 1, 3), np.uint8), rgb=True)
