@@ -79,6 +79,6 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path: Path) -> None:
 
 
 def test_every_format_has_a_name_and_a_reader() -> None:
-    from napari_hyperst.slides.readers import READERS
+    from napari_hyperst.slides.opening import READERS
 
     assert set(FORMATS) == {*READERS, "whole_slide"}  # of which open_slide wants more than path, image and table

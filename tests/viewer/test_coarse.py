@@ -19,7 +19,7 @@ from superqt.utils import WorkerBase
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.slides import decoded
+from napari_hyperst.slides import decoded, pillow
 from napari_hyperst.slides.pillow import CoarsePicture, open_picture
 from napari_hyperst.slides.pyramid_writer import PyramidWriter
 from napari_hyperst.slides.sample import sample_folder
@@ -87,6 +87,7 @@ def test_a_png_is_seen_from_afar_while_its_pyramid_is_written(
     with Image.open(jpg) as picture:
         picture.save(jpg.with_suffix(".png"))
     jpg.unlink()
+    monkeypatch.setattr(pillow, "_QUICK_PX", 0)  # as if it were large
     gate, write = threading.Event(), PyramidWriter.write
 
     def wait(self: PyramidWriter, *told: Any) -> None:

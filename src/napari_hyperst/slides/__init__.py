@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_hyperst.slides.readers import open_slide
+    from napari_hyperst.slides.opening import open_slide
     from napari_hyperst.slides.slide import Slide, Spots
 
 __all__ = ["Slide", "Spots", "open_slide"]
 
 #: Imported when asked for: what looks at a folder's names must not wait for spatialdata.
 _HOMES = {
-    "open_slide": "napari_hyperst.slides.readers",
+    "open_slide": "napari_hyperst.slides.opening",
     "Slide": "napari_hyperst.slides.slide",
     "Spots": "napari_hyperst.slides.slide",
 }

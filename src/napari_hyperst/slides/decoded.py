@@ -26,7 +26,7 @@ from platformdirs import user_cache_path
 
 from napari_hyperst.errors import HyperSTWarning, SlideError, StoreError
 from napari_hyperst.files import hold_folder
-from napari_hyperst.slides.pillow import COARSE_PX, CoarsePicture, check_size, decode
+from napari_hyperst.slides.pillow import CoarsePicture, check_size, decode, pixels_from_afar
 from napari_hyperst.slides.pyramid_writer import PyramidWriter, level_folders
 from napari_hyperst.slides.scan import CHUNK_PX, Scan
 
@@ -224,12 +224,7 @@ def _pixels(path: Path, scan: Scan | None) -> da.Array:
 
 
 def _show(pixels: NDArray[Any]) -> None:
-    """Show a picture, (c, y, x), from afar to whoever waits for it; one that is not of 8 bits is not."""
-    seen, (channels, *shape_px) = _SEEN.get(), pixels.shape
-    if seen is None or pixels.dtype != np.uint8 or channels not in (1, 3, 4):
-        return
-    factor = max(1.0, max(shape_px) / COARSE_PX)
-    rows, columns = (((np.arange(max(1, round(n / factor))) + 0.5) * n / max(1, round(n / factor))).astype(int)
-                     for n in shape_px)  # fmt: skip
-    coarse = np.moveaxis(pixels[:3, rows[:, None], columns], 0, -1)
-    seen(CoarsePicture(np.repeat(coarse, 3, axis=-1) if channels == 1 else coarse, (shape_px[0], shape_px[1])))
+    """Show a picture, (c, y, x), from afar to whoever waits for it."""
+    seen = _SEEN.get()
+    if seen is not None and (picture := pixels_from_afar(pixels, (pixels.shape[1], pixels.shape[2]))) is not None:
+        seen(picture)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,9 @@ OPENSLIDE_SUFFIXES = (".mrxs",)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES, *TIFFSLIDE_SUFFIXES, *OPENSLIDE_SUFFIXES)
 #: A picture in a general format is taken for a whole-slide image from so many px on: photographs have fewer.
 _LARGE_PX = 25_000_000
+#: How spatialdata-io ends the names of one H&E at several resolutions, the finest first, and of another image.
+_RESOLUTIONS = ("_full_image", "_hires_image", "_lowres_image")
+_INSTRUMENT = "_cytassist_image"
 _ZARR_ROOTS = ("zarr.json", ".zgroup")
 _ATTRIBUTES = ("zarr.json", ".zattrs")
 _MARK, _MOST_METADATA = b"spatialdata_attrs", 64 * 2**20
@@ -73,6 +76,21 @@ def format_of(path: str | Path) -> Format | None:
 def is_zarr_group(folder: Path) -> bool:
     """Tell whether a folder is the root of a Zarr group, of SpatialData or not."""
     return any((folder / root).is_file() for root in _ZARR_ROOTS)
+
+
+def is_of_instrument(image: str) -> bool:
+    """Tell the CytAssist instrument's image, which is no H&E, by the name of its element."""
+    return image.endswith(_INSTRUMENT)
+
+
+def finest_images(names: Iterable[str]) -> list[str]:
+    """Return, of each sample's image at several resolutions, the name of the finest; of others, theirs."""
+    samples: dict[tuple[str, bool], list[tuple[int, str]]] = {}
+    for name in names:
+        ending = next((ending for ending in _RESOLUTIONS if name.endswith(ending)), "")
+        order = _RESOLUTIONS.index(ending) if ending else 0
+        samples.setdefault((name.removesuffix(ending), bool(ending)), []).append((order, name))
+    return [min(found)[1] for found in samples.values()]
 
 
 def is_large_picture(path: Path) -> bool:

@@ -1,7 +1,4 @@
-"""Pictures through Pillow: within a bound of our own, whole or, of a jpg, coarsely in a moment.
-
-What is here imports no library of slides: a coarse picture is there before those are.
-"""
+"""Pictures through Pillow: within a bound of our own, whole, or from afar in a moment."""
 
 from __future__ import annotations
 
@@ -15,15 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.nouns.tasks import SlideRef
 
 #: Image files that cannot be read in parts are decoded whole, up to this many px (3 GB of memory).
 MAX_DECODED_PX = 1_000_000_000
-JPEG_SUFFIXES = (".jpg", ".jpeg")
 #: A coarse picture is at most this many px long.
 COARSE_PX = 1536
 #: libjpeg decodes a picture to an eighth by taking the mean of each of its blocks, without the rest.
 _LEAST = 8
+#: A png has no such short cut; of so many px it is decoded in a fraction of a second.
+_QUICK_PX = 2**24
+_8_BIT = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 _LIMIT = threading.Lock()
 
 
@@ -106,38 +104,53 @@ def check_size(width: int, height: int, path: Path) -> None:
         )
 
 
-def coarse_picture(ref: SlideRef) -> CoarsePicture | None:
-    """Look at the H&E of a slide from afar, where that takes but a moment: where it is a jpg.
+def jpg_or_png_from_afar(path: Path) -> CoarsePicture | None:
+    """Look at a jpg or png from afar: at a jpg of any size, at a png that is decoded whole in a moment.
 
     Parameters
     ----------
-    ref
-        The slide.
+    path
+        The file.
 
     Returns
     -------
     CoarsePicture
-        None where its H&E is no jpg, or cannot be read: opening the slide tells why.
+        None where that would take long, or a px has more than 8 bits.
+
+    Raises
+    ------
+    Exception
+        What Pillow's plugins raise on broken files.
     """
-    try:
-        path = _jpeg_of(ref)
-        if path is None:
+    with open_picture(path) as image:
+        width, height = image.size
+        if width * height > (MAX_DECODED_PX if image.format == "JPEG" else _QUICK_PX) or image.mode not in _8_BIT:
             return None
-        with open_picture(path) as image:
-            width, height = image.size
-            if width * height > MAX_DECODED_PX:
-                return None
-            image.draft(None, (width // _LEAST, height // _LEAST))
-            image.thumbnail((COARSE_PX, COARSE_PX), Image.Resampling.BOX, reducing_gap=None)
-            return CoarsePicture(np.asarray(image.convert("RGB")), (height, width))
-    except Exception:  # Pillow's plugins raise what they like on broken files
+        image.draft(None, (width // _LEAST, height // _LEAST))
+        image.thumbnail((COARSE_PX, COARSE_PX), Image.Resampling.BOX, reducing_gap=None)
+        return CoarsePicture(np.asarray(image.convert("RGB")), (height, width))
+
+
+def pixels_from_afar(pixels: NDArray[Any], shape_px: tuple[int, int]) -> CoarsePicture | None:
+    """Look at pixels from afar.
+
+    Parameters
+    ----------
+    pixels
+        (c, y, x), of the whole picture at any resolution.
+    shape_px
+        (height, width) of the picture at its finest.
+
+    Returns
+    -------
+    CoarsePicture
+        None for what is not grey or RGB of 8 bits.
+    """
+    channels, *sides = pixels.shape
+    if pixels.dtype != np.uint8 or channels not in (1, 3, 4):
         return None
-
-
-def _jpeg_of(ref: SlideRef) -> Path | None:
-    """Return the one jpg that may be the H&E of a slide."""
-    named = [] if ref.image is None else [Path(ref.image).expanduser(), ref.path / ref.image]
-    if ref.image is None:
-        named = [ref.path] if ref.path.is_file() else [p for p in ref.path.iterdir() if not p.name.startswith(".")]
-    found = [path for path in named if path.suffix.lower() in JPEG_SUFFIXES and path.is_file()]
-    return found[0] if len(found) == 1 or (found and ref.image is not None) else None
+    factor = max(1.0, max(sides) / COARSE_PX)
+    rows, columns = (((np.arange(max(1, round(n / factor))) + 0.5) * n / max(1, round(n / factor))).astype(int)
+                     for n in sides)  # fmt: skip
+    coarse = np.moveaxis(pixels[:3, rows[:, None], columns], 0, -1)
+    return CoarsePicture(np.repeat(coarse, 3, axis=-1) if channels == 1 else coarse, shape_px)

@@ -116,7 +116,7 @@ def _open(
     ref: SlideRef, decoded: Callable[[CoarsePicture], None]
 ) -> Generator[CoarsePicture, None, tuple[Slide | None, HyperSTError | None]]:
     """Open a slide, or say what went wrong: of an error alone the worker would print a traceback."""
-    from napari_hyperst.slides.pillow import coarse_picture
+    from napari_hyperst.slides.afar import coarse_picture
 
     picture = coarse_picture(ref)
     ahead.wait()

@@ -10,7 +10,7 @@ from napari_hyperst.errors import StoreError
 from napari_hyperst.nouns.provenance import read_provenance
 from napari_hyperst.slides.commit import OURS
 from napari_hyperst.slides.formats import format_of
-from napari_hyperst.slides.readers import open_slide
+from napari_hyperst.slides.opening import open_slide
 from napari_hyperst.slides.readers.spatialdata_zarr import read_store
 from napari_hyperst.slides.slide import Slide
 

@@ -16,16 +16,13 @@ from spatialdata.transformations import get_transformation
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
 from napari_hyperst.slides.commit import OURS, recover_store
-from napari_hyperst.slides.formats import bin_size_um
+from napari_hyperst.slides.formats import bin_size_um, finest_images, is_of_instrument
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.readers.stored import check_store
 from napari_hyperst.slides.slide import Source
 
-#: How spatialdata-io ends the names of one H&E at several resolutions, the finest first, and of another image.
-_RESOLUTIONS = ("_full_image", "_hires_image", "_lowres_image")
 #: ome-zarr tells on standard error of each mask that lies in no picture's group, as SpatialData has them.
 logging.getLogger("ome_zarr.reader").addFilter(lambda record: "no parent found" not in str(record.msg))
-_INSTRUMENT = "_cytassist_image"
 _COLOURS = (1, 3, 4)
 
 
@@ -199,21 +196,15 @@ def _choose_image(sdata: SpatialData, path: Path, spots: str, named: str | None)
             where=path,
             do="add the H&E to the store",
         )
-    fitting = [name for name in sharing if _of_colours(sdata.images[name]) and not name.endswith(_INSTRUMENT)]
-    finest: dict[str, str] = {}
-    for name in fitting or sharing:
-        ending = next((ending for ending in _RESOLUTIONS if name.endswith(ending)), "")
-        sample = name.removesuffix(ending)
-        best = finest.get(sample)
-        if best is None or _RESOLUTIONS.index(ending) < _RESOLUTIONS.index(best.removeprefix(sample)):
-            finest[sample] = name
+    fitting = [name for name in sharing if _of_colours(sdata.images[name]) and not is_of_instrument(name)]
+    finest = finest_images(fitting or sharing)
     if len(finest) > 1:
         raise SlideError(
-            f"{len(finest)} images could be the H&E: {', '.join(finest.values())}",
+            f"{len(finest)} images could be the H&E: {', '.join(finest)}",
             where=path,
             do="name one (--image, or image=)",
         )
-    return next(iter(finest.values()))
+    return finest[0]
 
 
 def _of_colours(element: xr.DataArray | xr.DataTree) -> bool:

@@ -77,6 +77,45 @@ def check_store(path: Path) -> None:
             raise ValueError(f"of {'/'.join(element)}, {error}") from error
 
 
+def read_multiscale(image: Path) -> tuple[str, list[tuple[Path, list[int]]]]:
+    """Read what a store says of an image, of which nothing else is read.
+
+    Parameters
+    ----------
+    image
+        The folder of the image.
+
+    Returns
+    -------
+    tuple
+        Names of the axes in one word, and the folder and the shape of each level, the finest first.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError
+        If there is no image, or a level lies outside its folder.
+    OSError
+        If it cannot be read.
+    """
+    attributes = _read_node(image, "zarr.json", ".zattrs")
+    attributes = attributes.get("attributes", attributes)
+    scales = attributes.get("ome", attributes)["multiscales"][0]
+    levels = []
+    for dataset in scales["datasets"]:
+        _check_path(dataset["path"])
+        folder = image / dataset["path"]
+        if not folder.resolve().is_relative_to(image.resolve()):
+            raise ValueError(f"{dataset['path']} is a link out of the image")
+        levels.append((folder, _sizes(_read_node(folder, "zarr.json", ".zarray")["shape"])))
+    return "".join(axis["name"] for axis in scales["axes"]), levels
+
+
+def _read_node(folder: Path, *names: str) -> dict[str, Any]:
+    """Read the first of some files of metadata that a folder has."""
+    name = next((name for name in names if (folder / name).is_file()), names[0])
+    return parse_json(read_received(folder / name, _MOST_JSON, folder))
+
+
 def _folders(store: Path) -> Iterator[tuple[Path, list[str], int]]:
     """Walk a store; of each folder, the files of metadata in it and the bytes of its other files."""
     root, entries = os.path.realpath(store), 0
