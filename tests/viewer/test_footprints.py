@@ -78,6 +78,20 @@ def test_they_turn_with_the_coordinate_system_and_follow_the_spots(session: Sess
     check()
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_they_go_with_the_last_of_the_layers_that_they_are_of(session: Session, section: Path, at_once: bool) -> None:
+    entry = session.add(open_slide(section))
+    session.show_footprints(True)
+    session.viewer.layers.move(2, 0)
+    if at_once:
+        session.viewer.layers.clear()
+    for layer in [one for one in session.viewer.layers if one is not footprint_layer(session.viewer, entry.key)]:
+        assert entry.key in session.entries
+        session.viewer.layers.remove(layer)
+    assert list(session.viewer.layers) == []
+    assert session.entries == {}
+
+
 def test_they_come_and_go_and_change_nothing_else(session: Session, section: Path) -> None:
     changes: list[bool] = []
     session.slides_changed.connect(lambda: changes.append(session.footprints))

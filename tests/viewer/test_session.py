@@ -139,6 +139,9 @@ def test_rings_are_hidden_while_a_map_colours_all_spots(whole: Session) -> None:
     assert not spots.visible
     whole.viewer.layers.selection.active = spots  # to be looked at, or selected in
     assert spots.visible
+    whole.viewer.layers.selection.active = layer
+    whole.viewer.layers.selection.add(spots)
+    assert spots.visible
     whole.forget_prediction(entry.key)
     assert spots.visible
 
@@ -169,6 +172,20 @@ def test_rings_come_back_when_their_slide_is_looked_at_again(whole: Session, sec
     assert layer.visible
     whole.activate(other.key)
     assert [ours(shown)["slide"] for shown in whole.viewer.layers if shown.visible] == [other.key, other.key]
+
+
+def test_points_are_uploaded_once_for_a_change_of_gene(whole: Session) -> None:
+    assert whole.active is not None
+    assert whole.active.table is not None
+    layer = whole.layer_of(whole.active, "predicted")
+    assert layer is not None
+    told = MagicMock()
+    for event in (layer._face.events.colors, layer._face.events.color_properties):
+        event.connect(told)
+    before = layer.face_color.copy()
+    whole.show(gene=str(whole.active.table.var_names[2]))
+    assert told.call_count == 1
+    assert not np.array_equal(layer.face_color, before)
 
 
 def test_rings_stay_where_a_spot_was_not_predicted(predicted: Session) -> None:

@@ -195,7 +195,11 @@ def test_a_prediction_stays_where_it_was_predicted(
     assert shown is not None
     assert len(shown.data) == table.n_obs
     positions = shown.data.copy()
+    session.activate(entry.key)
+    session.show("predicted")
+    assert not session.viewer.layers["he"].visible
     session.lay(100.0)
+    assert session.viewer.layers["he"].visible  # the map colours others than these
     assert len(session.viewer.layers["he"].data) > 3 * table.n_obs
     np.testing.assert_array_equal(shown.data, positions)
     session.show(gene=table.var_names[1])

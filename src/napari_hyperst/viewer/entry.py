@@ -98,7 +98,7 @@ def hold(
     """
     entry.maps = maps_of(table)
     entry.table, entry.table_name, entry.result = table, name, result
-    entry.predicted = slide or entry.slide
+    entry.predicted, entry._rows = slide or entry.slide, None
     entry.genes = genes or genes_of(table, entry.predicted)
     entry.filled, entry.values = 0, MapValues(table)
     sdata = entry.predicted.sdata

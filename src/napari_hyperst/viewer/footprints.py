@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.nouns.tiles import TileSpec
-from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.contract import OURS, layer_of, ours
 from napari_hyperst.viewer.entry import Entry
 from napari_hyperst.viewer.layers import placement
 
@@ -86,9 +86,8 @@ def outlines_px(slide: Slide, side_um: float) -> NDArray[np.float64]:
 
 def footprint_layer(viewer: ViewerModel, key: str) -> Layer | None:
     """Return the layer with the outlines of a slide's tiles, if it is in the viewer."""
-    return next(
-        (layer for layer in viewer.layers if (ours(layer).get("slide"), ours(layer).get("kind")) == (key, KIND)), None
-    )
+    found: Layer | None = layer_of(viewer, key, KIND)
+    return found
 
 
 def add_footprints(viewer: ViewerModel, entry: Entry, base: Points | Image | None) -> Vectors:

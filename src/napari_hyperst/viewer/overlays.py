@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_hyperst.errors import HyperSTError
-from napari_hyperst.viewer.contract import BASE, OURS, ours
+from napari_hyperst.viewer.contract import BASE, OURS, layer_of, layers_of, ours
+from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.hover import describe_spot
 from napari_hyperst.viewer.layers import (
@@ -52,15 +53,12 @@ class Overlays:
 
     def of(self, entry: Entry) -> list[MapLayer]:
         """Return the layers of a slide's maps."""
-        return [
-            layer
-            for layer in self._session.viewer.layers
-            if ours(layer).get("slide") == entry.key and ours(layer).get("kind") not in BASE
-        ]
+        return [layer for layer in layers_of(self._session.viewer, entry.key) if ours(layer).get("kind") not in BASE]
 
     def layer(self, entry: Entry, kind: str) -> MapLayer | None:
         """Return the layer of a map, if it is in the viewer."""
-        return next((layer for layer in self.of(entry) if ours(layer)["kind"] == kind), None)
+        found: MapLayer | None = layer_of(self._session.viewer, entry.key, kind)
+        return found
 
     def show(self, entry: Entry) -> None:
         """Show the session's map of a slide, beside the others of its genes if asked to, and hide the rest.
@@ -92,7 +90,8 @@ class Overlays:
         shown = self.layer(entry, session.map)
         if session.viewer.layers.selection.active is not shown:
             session.viewer.layers.selection.active = shown  # whose value the status bar tells
-        self.keep_up()
+        else:
+            self.keep_up()
 
     def end_side_by_side(self) -> None:
         """Lay the layers over each other again."""
@@ -100,9 +99,8 @@ class Overlays:
 
     def take_in(self, entry: Entry) -> None:
         """Let the layers follow another prediction: take away those of maps that are no more, recolour the others."""
-        for layer in self._session.viewer.layers:
-            if ours(layer).get("slide") == entry.key and ours(layer)["kind"] == "spots":
-                layer.metadata.update(spot_metadata(entry.slide))
+        for layer in layers_of(self._session.viewer, entry.key, "spots"):
+            layer.metadata.update(spot_metadata(entry.slide))
         for layer in self.of(entry):
             if entry.map(ours(layer)["kind"]) is None:
                 self._session.viewer.layers.remove(layer)
@@ -175,6 +173,8 @@ class Overlays:
 
     def keep_up(self) -> None:
         """Let what is around the maps follow them: the rings of spots, and what the canvas says."""
+        if self._session.viewer_ref() is None:  # layers may live longer
+            return
         if self._session.active is not None:
             self._ring(self._session.active)
         self._caption()
@@ -206,8 +206,8 @@ class Overlays:
 
     def _spots(self, entry: Entry) -> Points | Image | None:
         """Return the layer of a slide's spots, if it is in the viewer."""
-        mine = (layer for layer in self._session.viewer.layers if ours(layer).get("slide") == entry.key)
-        return next((layer for layer in mine if ours(layer)["kind"] == "spots"), None)
+        found: Points | Image | None = layer_of(self._session.viewer, entry.key, "spots")
+        return found
 
     def _ring(self, entry: Entry) -> None:
         """Hide the rings of spots while a map colours them all: beneath it they would take as long to draw as it does.
@@ -218,7 +218,7 @@ class Overlays:
         if spots is None or is_image(spots) or viewer.canvas.grid.enabled:
             return
         maps = [layer for layer in self.of(entry) if layer.visible]
-        covered = viewer.layers.selection.active is not spots and any(self._colours_all(entry, one) for one in maps)
+        covered = spots not in viewer.layers.selection and any(self._colours_all(entry, one) for one in maps)
         if covered != entry.covered:
             entry.covered = covered
             spots.visible = not covered
@@ -241,7 +241,8 @@ class Overlays:
             return
         title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
         low, high = limits_shown(layer)
-        limits = "" if entry.filled else f"{low:.3g} to {high:.3g} "  # which change with each spot that comes in
+        changing = entry.table is not None and is_filling(entry.table)  # with each spot that comes in
+        limits = "" if changing else f"{low:.3g} to {high:.3g} "
         said = f"{entry.key} · {title}\n{limits}{shown.unit}"
         if session.viewer.canvas.grid.enabled:  # each cell says what it shows
             said = entry.key
@@ -307,9 +308,8 @@ class Overlays:
             for layer in self.of(entry):
                 follow(layer, spots)
             viewer = self._session.viewer
-            for layer in viewer.layers:
-                if (ours(layer).get("slide"), ours(layer).get("kind")) == (entry.key, SELECTION):
-                    follow(layer, spots)
+            for layer in layers_of(viewer, entry.key, SELECTION):
+                follow(layer, spots)
             for found in (footprint_layer(viewer, entry.key), region_layer(viewer, entry.key)):
                 if found is not None:
                     place_footprints(found, spots)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_hyperst.viewer.contract import ours
+from napari_hyperst.viewer.contract import layer_of
 from napari_hyperst.viewer.layers import placement
 
 if TYPE_CHECKING:
@@ -31,12 +31,11 @@ def to_pixels(viewer: ViewerModel, entry: Entry, world: NDArray[np.float64]) -> 
     NDArray
         (k, 2) level-0 px, (y, x), where pixel i spans i to i + 1.
     """
-    mine = [layer for layer in viewer.layers if ours(layer).get("slide") == entry.key]
-    image = next((layer for layer in mine if ours(layer)["kind"] == "image"), None)
+    image = layer_of(viewer, entry.key, "image")
     if image is not None:  # napari has px i centred on i
         return np.array([image.world_to_data(place) for place in world]).reshape(-1, 2) + 0.5
-    spots = next((layer for layer in mine if ours(layer)["kind"] == "spots" and hasattr(layer, "symbol")), None)
-    if spots is not None:
+    spots = layer_of(viewer, entry.key, "spots")
+    if spots is not None and hasattr(spots, "symbol"):
         return np.array([spots.world_to_data(place) for place in world]).reshape(-1, 2)
     where = placement(entry.slide)
     back = np.linalg.inv(where["affine"])

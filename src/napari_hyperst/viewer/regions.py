@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.errors import RegionError
-from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.contract import OURS, layer_of
 from napari_hyperst.viewer.layers import placement
 from napari_hyperst.viewer.places import to_pixels
 
@@ -77,8 +77,8 @@ class RegionGenes:
 
 def region_layer(viewer: ViewerModel, key: str) -> Shapes | None:
     """Return the layer with the regions of a slide, if it is in the viewer."""
-    said = ((layer, ours(layer)) for layer in viewer.layers)
-    return next((layer for layer, its in said if its.get("slide") == key and its.get("kind") == KIND), None)
+    found: Shapes | None = layer_of(viewer, key, KIND)
+    return found
 
 
 def add_region_layer(viewer: ViewerModel, entry: Entry) -> Shapes:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.viewer.bins import grid_of
-from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.contract import OURS, layer_of, layers_of, ours
 from napari_hyperst.viewer.layers import bin_rows, placement
 from napari_hyperst.viewer.rows import Rows
 
@@ -89,8 +89,8 @@ class SelectedBins:
         return self._read[1]
 
     def _layer(self, entry: Entry) -> Labels | None:
-        said = ((layer, ours(layer)) for layer in self._session.viewer.layers)
-        return next((one for one, its in said if (its.get("slide"), its.get("kind")) == (entry.key, KIND)), None)
+        found: Labels | None = layer_of(self._session.viewer, entry.key, KIND)
+        return found
 
     def _add(self, entry: Entry, mask: NDArray[np.uint8]) -> None:
         from napari.layers import Labels
@@ -107,8 +107,7 @@ class SelectedBins:
             metadata={OURS: {"slide": entry.key, "element": slide.name, "kind": KIND}},
             **grid.placement(placement(slide)),
         )
-        base = (one for one in viewer.layers if ours(one).get("slide") == entry.key and ours(one)["kind"] == "spots")
-        for spots in base:  # which may have been put elsewhere
+        for spots in layers_of(viewer, entry.key, "spots"):  # which may have been put elsewhere
             layer.scale, layer.translate, layer.affine = spots.scale, spots.translate, spots.affine
         layer.contour, layer.brush_size = 1, _BRUSH
         viewer.add_layer(layer)

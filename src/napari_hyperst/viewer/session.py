@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
-from napari_hyperst.viewer.contract import BASE, ours
+from napari_hyperst.viewer.contract import BASE, OF_OTHERS, layers_of, ours
 from napari_hyperst.viewer.entry import Entry, fill, hold, let_go, unlike
 from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import footprint_layer
@@ -175,7 +175,6 @@ class Session:
             if said and (said["slide"] != key or said["kind"] in BASE):
                 layer.visible = said["slide"] == key
         if entry is not None:
-            entry.covered = False
             look_at_spots(self.viewer, entry.slide)
             self.overlays.select_spots(entry)
             self.overlays.take_in(entry)  # it may have been predicted meanwhile
@@ -358,13 +357,19 @@ class Session:
         key = ours(event.value).get("slide")
         if key not in self.entries:
             return
-        if any(ours(layer).get("slide") == key for layer in self.viewer.layers):
+        left = layers_of(self.viewer, key)
+        if any(ours(layer)["kind"] not in OF_OTHERS for layer in left):
             if ours(event.value)["kind"] == "footprints":
                 self.slides_changed.emit()
             return
-        del self.entries[key]
-        if self._active == key:
+        was_active = self._active == key
+        if was_active:
             self._active = None
+        del self.entries[key]
+        for layer in left:
+            if layer in self.viewer.layers:  # its own removal may have taken others along
+                self.viewer.layers.remove(layer)
+        if was_active:
             self.activate(next(iter(self.entries), None))
         self.slides_changed.emit()
         self.prediction_changed.emit()

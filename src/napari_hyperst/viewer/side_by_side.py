@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_hyperst.viewer.contract import OURS, ours
+from napari_hyperst.viewer.contract import OURS, layer_of, ours
 from napari_hyperst.viewer.layers import look_at_spots
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class SideBySide:
             return
         self.end()
         viewer = self._session.viewer
-        image = next((layer for layer in viewer.layers if _is(layer, entry, "image")), None)
+        image = layer_of(viewer, entry.key, "image")
         self._maps, self._order = list(maps), list(viewer.layers)
         cells: list[Layer] = list(maps)
         if image is not None:
@@ -107,11 +107,6 @@ def _put_first(layers: LayerList, wanted: list[Layer]) -> None:
         for place, layer in enumerate(wanted):
             layers.move(layers.index(layer), place)
     layers.events.reordered(value=layers)
-
-
-def _is(layer: Layer, entry: Entry, kind: str) -> bool:
-    said = ours(layer)
-    return (said.get("slide"), said.get("kind")) == (entry.key, kind)
 
 
 def _copy(image: Layer, entry: Entry) -> Image:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_hyperst.errors import SlideError
-from napari_hyperst.viewer.contract import ours
+from napari_hyperst.viewer.contract import layers_of, ours
 from napari_hyperst.viewer.layers import resize, spot_metadata, spot_style
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ def lay(session: Session, entry: Entry, pitch_um: float | None = None) -> bool:
         return False
     entry.slide = lay_again(entry.slide, mask, pitch_um)
     entry.mask_kept = entry.mask_kept and mask is None
-    for layer in _layers(session, entry, "spots"):
+    for layer in layers_of(session.viewer, entry.key, "spots"):
         _move(layer, entry.slide)
     session.outline_anew(entry)
+    session.overlays.keep_up()  # what was predicted colours these spots no longer
     return True
 
 
@@ -109,7 +110,7 @@ def settle(session: Session, entry: Entry) -> bool:
 
 def _edited(session: Session, entry: Entry) -> NDArray[np.bool_] | None:
     """Return the mask that is shown, where it is not the one that the spots were laid by."""
-    shown = _layers(session, entry, "tissue")
+    shown = layers_of(session.viewer, entry.key, "tissue")
     if not shown:  # its layer was taken away: the mask is as it was
         return None
     mask = np.asarray(shown[0].data) != 0
@@ -118,11 +119,6 @@ def _edited(session: Session, entry: Entry) -> NDArray[np.bool_] | None:
 
 def _mask(slide: Slide) -> NDArray[np.bool_]:
     return np.asarray(slide.sdata.labels[str(slide.source.tissue)].data) != 0
-
-
-def _layers(session: Session, entry: Entry, kind: str) -> list[Any]:
-    said = ((layer, ours(layer)) for layer in session.viewer.layers)
-    return [layer for layer, its in said if its.get("slide") == entry.key and its.get("kind") == kind]
 
 
 def _move(layer: Points, slide: Slide) -> None:
