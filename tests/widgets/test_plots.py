@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mouse import around, click, drag
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from scipy.stats import linregress
 
 from napari_hyperst.viewer.hierarchy import Angles, Hierarchy
@@ -91,6 +91,19 @@ def test_another_size_is_drawn_by_the_plot_and_not_while_it_is_painted(
     assert drawn == [False]  # nobody sees it
     panel.show()
     qtbot.waitUntil(lambda: len(drawn) > 1, timeout=10_000)
+
+
+def test_what_is_asked_for_without_a_pause_is_drawn_meanwhile(
+    qtbot: Any, panel: GeneScatterPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, draw = [], panel.plot._draw
+    monkeypatch.setattr(panel.plot, "_draw", lambda: (drawn.append(True), draw()))
+    asking = QTimer()
+    asking.timeout.connect(panel.plot.draw_soon)
+    asking.start(2)
+    qtbot.waitUntil(lambda: len(drawn) >= 3, timeout=10_000)
+    asking.stop()
+    qtbot.waitUntil(lambda: not (panel.plot._stale or panel.plot._painted), timeout=10_000)
 
 
 def test_the_line_is_scipys(panel: GeneScatterPanel, session: Session) -> None:

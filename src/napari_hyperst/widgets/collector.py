@@ -1,8 +1,8 @@
-"""Python's garbage collector, held back while a job is at work.
+"""Python's garbage collector, held back while a slide is predicted.
 
 It looks through the half million objects of napari and of what reads slides, which takes a third of a second in which
-the window is still. What was there when a job began it passes over until the last job has ended; what came since then
-it looks at.
+the window is still. What was there when a job began it passes over until the last job has ended, also what is closed
+meanwhile; what came since then it looks at. A training run takes hours, and is not waited for.
 """
 
 from __future__ import annotations

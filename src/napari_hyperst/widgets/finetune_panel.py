@@ -25,7 +25,6 @@ from napari_hyperst.jobs.runs import RunFollower, is_run, list_runs
 from napari_hyperst.nouns.tasks import TrainTask
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.notices import show_error
-from napari_hyperst.widgets import collector
 from napari_hyperst.widgets.docks import WORKBENCH, open_dock
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.patience import Patience
@@ -220,7 +219,6 @@ class FinetunePanel(QWidget):
     def _let_go_of_run(self) -> None:
         self.map.take_away(self.run)
         self._patience.end()
-        collector.let_go(self.helper)
         self.run, self._asked = None, ""
         self.results.run = None
 
@@ -236,7 +234,6 @@ class FinetunePanel(QWidget):
         before = run.progress.state
         new = run.poll()
         told = run.progress
-        (collector.hold_back if told.live else collector.let_go)(self.helper)
         kinds = {event.kind for event in new}
         if self._asked == "pause" and told.state != "training" and told.state != "preparing":
             self._asked = ""
@@ -353,7 +350,6 @@ class FinetunePanel(QWidget):
 
 def _end(helper: Helper, doomed: list[RunFollower], *_: object) -> None:
     """End what outlives the widget, and what was to be thrown away."""
-    collector.let_go(helper)
     for run in doomed:
         run.end(kill=True)
         shutil.rmtree(run.job.folder, ignore_errors=True)

@@ -91,7 +91,7 @@ class Plot(QWidget):
 
     def _go_on(self) -> None:
         """Take the next step, if there is one, once the event loop has had its moment."""
-        if (self._stale or self._painted) and self.isVisible():
+        if (self._stale or self._painted) and self.isVisible() and not self._timer.isActive():
             self._timer.start(_MOMENT_MS)
 
     def _on_canvas(self) -> None:

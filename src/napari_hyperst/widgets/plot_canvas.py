@@ -27,8 +27,9 @@ class PlotCanvas(FigureCanvasQTAgg):
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
 
     def draw_idle(self) -> None:
-        """Ask to be drawn."""
-        self._ask()
+        """Ask to be drawn, unless it is what draws now that tells."""
+        if not getattr(self, "_is_drawing", False):
+            self._ask()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Show what was drawn last, stretched until it is drawn in this size."""

@@ -95,10 +95,10 @@ class Child(QObject):
         if self._job is not None:
             raise RuntimeError("the child is at work")
         self._job, self._reader = job, job.follow()
-        collector.hold_back(self)
         self.start()
         if self._process is None:  # it could not be started, which has been told
             return
+        collector.hold_back(self)
         self._process.write(f"{job.folder}\n".encode())
         self._timer.start()
 
