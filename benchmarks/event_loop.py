@@ -140,6 +140,8 @@ def predict() -> None:
     ended.clear()
     bench.predict()
     run(lambda: bool(ended))
+    if ended[0].kind != "done":
+        raise SystemExit(f"{ended[0].kind}: {ended[0].content}")
 
 
 def look() -> None:
@@ -156,8 +158,6 @@ def look() -> None:
 
 
 found = {"at rest": measure(lambda: wait(3)), "predicting": measure(predict)}
-if ended[0].kind != "done":
-    raise SystemExit(f"{ended[0].kind}: {ended[0].content}")
 found["its result"] = measure(lambda: wait(2))
 found["looking"] = measure(look)
 found["predicting again"] = measure(predict)

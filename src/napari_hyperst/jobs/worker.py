@@ -157,7 +157,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _give_way() -> None:
-    """Let the window that this process works for go first."""
+    """Let windows go first, those that this process works for and others."""
     if sys.platform == "win32":
         psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
     else:

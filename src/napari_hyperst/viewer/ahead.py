@@ -19,7 +19,7 @@ def wait() -> None:
 
 @cache
 def begin() -> threading.Thread:
-    """Begin, once in a process, and do not wait."""
+    """Begin, if nobody did, and do not wait."""
     thread = threading.Thread(target=_make_an_image, name="napari-hyperst-ahead")
     thread.start()
     return thread
