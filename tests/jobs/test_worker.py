@@ -239,6 +239,9 @@ def test_the_warm_child_predicts_and_exports(warm: Any, tiny_section: Path, tmp_
     assert give(warm, Job.create(tmp_path / "one", one)).content["store"] == str(one.out)
     columns = read_parquet(one.out).columns
     assert list(columns[-2:]) == [one.gene, f"{one.gene}_measured"]
+    own = ExportTask(slide=SlideRef(path=tmp_path / "out.zarr"), table="table_hyperst", out=tmp_path / "own.h5ad")
+    assert give(warm, Job.create(tmp_path / "own", own)).kind == "done"
+    assert (read_h5ad(own.out).X == table.X).all()
 
 
 def test_the_child_ends_with_whoever_started_it_also_while_it_works(tiny_section: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
     QTabBar,
 )
 
+from napari_hyperst.nouns.tasks import ExportTask
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer.contract import ours
@@ -406,6 +407,11 @@ def test_a_store_can_be_written_into_itself(
     assert bench.panel(ExportPanel).own.isVisibleTo(bench.panel(ExportPanel))
     assert bench.panel(ExportPanel).own.isEnabled()  # its prediction came with it
     assert len(bench.panel(GenesPanel).genes.genes) == 8
+    bench.export(tmp_path / "copy.zarr")
+    assert isinstance(bench.work.task, ExportTask)
+    assert bench.work.task.result is None  # the child finds it in the store
+    qtbot.waitUntil(lambda: bench.child.job is None, timeout=10_000)
+    assert messages() == []
 
 
 def test_of_several_predictions_in_a_store_one_is_chosen(

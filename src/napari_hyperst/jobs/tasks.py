@@ -115,7 +115,8 @@ def _export(task: ExportTask, report: Report) -> None:
     slide = _open(task.slide, report)
     report("progress", {"what": f"writing {task.out.name}", "done": 0, "total": 0})
     request = OutputRequest(task.out, task.gene, task.measured, task.table, task.overwrite, task.copy_store)
-    written = write_output(slide, read_h5ad(task.result), request, _progress("blocks of pixels", report))
+    table = slide.sdata.tables[str(task.table)] if task.result is None else read_h5ad(task.result)
+    written = write_output(slide, table, request, _progress("blocks of pixels", report))
     report("done", {"store": str(written)})
 
 

@@ -57,7 +57,7 @@ class ExportTask(BaseModel):
     slide
         The slide that was predicted.
     result
-        The table, as the job that predicted it wrote it.
+        The table, as the job that predicted it wrote it; that of the slide's own store if not told.
     out
         The store or file to write.
     gene
@@ -65,7 +65,8 @@ class ExportTask(BaseModel):
     measured
         Whether tables and GeoJSON are to have the measured values too.
     table
-        What to call the table in a store; as ``export`` does if not told.
+        What to call the table in a store; as ``export`` does if not told. Without ``result`` also what it is called in
+        the slide's own.
     overwrite
         Whether a file of the same format may be replaced.
     copy_store
@@ -76,7 +77,7 @@ class ExportTask(BaseModel):
 
     kind: Literal["export"] = "export"
     slide: SlideRef
-    result: Path
+    result: Path | None = None
     out: Path
     gene: str | None = None
     measured: bool = False

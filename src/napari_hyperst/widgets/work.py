@@ -120,8 +120,9 @@ class Work(QObject):
         entry = self.session.active
         if entry is None or entry.table is None or self.busy:
             return
-        result = entry.result
-        if result is None or not result.is_file():  # it came with its store, or an earlier workbench has tidied up
+        stored = entry.stored.get(entry.table_name) is entry.table
+        result = None if stored else entry.result
+        if not stored and (result is None or not result.is_file()):  # an earlier workbench has tidied up
             try:
                 result = self._new_folder().parent / "prediction.h5ad"
                 entry.table.write_h5ad(result)
