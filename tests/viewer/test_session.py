@@ -146,7 +146,7 @@ def test_rings_are_hidden_while_a_map_colours_all_spots(whole: Session) -> None:
     assert spots.visible
 
 
-def test_rings_show_spots_without_a_value(whole: Session) -> None:
+def test_a_spot_without_a_value_is_blank_and_brings_no_rings(whole: Session) -> None:
     entry, spots = whole.active, whole.viewer.layers["corner"]
     assert entry is not None
     assert entry.table is not None
@@ -154,11 +154,62 @@ def test_rings_show_spots_without_a_value(whole: Session) -> None:
     gaps.layers["measured"] = gaps.layers["measured"].copy()
     gaps.layers["measured"][3] = np.nan
     whole.set_prediction(entry.key, gaps, "table_hyperst")
-    assert not spots.visible
-    whole.show("measured")
+    for kind in ("measured", "predicted", "measured"):  # to and fro: a change shows what differs
+        whole.show(kind)
+        assert not spots.visible
+
+
+def test_rings_that_were_hidden_by_hand_stay_so(whole: Session) -> None:
+    spots = whole.viewer.layers["corner"]
+    layer = whole.layer_of(whole.active, "predicted")
+    assert layer is not None
+    layer.visible = False
     assert spots.visible
-    whole.show("predicted")
-    assert not spots.visible
+    spots.visible = False  # by hand
+    for _ in range(2):
+        layer.visible = True
+        layer.visible = False
+        assert not spots.visible
+    spots.visible = True
+    layer.visible = True
+    layer.visible = False
+    assert spots.visible
+
+
+def test_a_map_that_is_made_visible_instead_of_the_shown_one_is_what_is_shown(whole: Session) -> None:
+    text = whole.viewer.canvas.overlays.text
+    shown, other = whole.layer_of(whole.active, "predicted"), whole.layer_of(whole.active, "measured")
+    assert shown is not None
+    assert other is not None
+    shown.visible = False
+    assert not text.visible
+    heard = MagicMock()
+    whole.shown_changed.connect(heard)
+    other.visible = True
+    heard.assert_called()
+    assert whole.map == "measured"
+    assert "measured" in text.text
+    shown.visible = True  # both: the upper one is told
+    assert whole.map == "measured"
+    upper = max((shown, other), key=whole.viewer.layers.index)
+    assert ours(upper)["kind"] in text.text
+    assert text.visible
+
+
+def test_the_status_bar_tells_another_gene_without_a_move_of_the_mouse(whole: Session) -> None:
+    assert whole.active is not None
+    assert whole.active.table is not None
+    told = MagicMock()
+    whole.viewer.cursor.events.position.connect(told)
+    whole.show(gene=str(whole.active.table.var_names[3]))
+    told.assert_called()
+
+
+def test_slides_are_numbered_in_each_viewer(whole: Session, section: Path, make_napari_viewer_proxy: Any) -> None:
+    assert whole.active is not None
+    assert whole.active.key == "corner"
+    assert whole.add(open_slide(section)).key == "corner [1]"
+    assert session_of(make_napari_viewer_proxy()).add(open_slide(section)).key == "corner"
 
 
 def test_rings_come_back_when_their_slide_is_looked_at_again(whole: Session, section: Path) -> None:

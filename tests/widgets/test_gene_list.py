@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 from napari.settings import get_plugin_settings
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QDialogButtonBox
 
 from napari_hyperst.viewer.genes import Genes
@@ -147,8 +147,12 @@ def test_favourites_come_first_and_are_kept(qtbot: Any, genes: GeneList) -> None
     where = genes.view.visualRect(genes.model.index(3, STAR)).center()
     qtbot.mouseClick(genes.view.viewport(), Qt.MouseButton.LeftButton, pos=where)
     assert favourites() == {"COL1A2"}
-    genes.view.header().setSortIndicator(STAR, Qt.SortOrder.DescendingOrder)
-    assert genes.listed[0] == "COL1A2"
+    chosen.assert_not_called()  # a star chooses no gene
+    header = genes.view.header()
+    for column, first in ((STAR, "COL1A2"), (NAME, "ACTB"), (PCC, "COL1A1"), (VARIANCE, "ACTB")):  # the best on top
+        where = QPoint(header.sectionViewportPosition(column) + 12, header.height() // 2)
+        qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=where)
+        assert genes.listed[0] == first
     again = GeneList()
     qtbot.addWidget(again)
     assert again.model.favourites == {"COL1A2"}

@@ -386,6 +386,26 @@ def test_a_slide_that_is_not_looked_at_is_predicted_without_a_jump(qtbot: Any, b
     assert np.isfinite(shown.features["value"]).all()
 
 
+def test_a_prediction_ends_with_its_slide_and_can_be_cancelled_in_a_low_window(
+    qtbot: Any, bench: Workbench, section: Path
+) -> None:
+    bench.resize(380, 400)
+    open_(qtbot, bench, section)
+    entry = bench.session.active
+    assert entry is not None
+    scene(bench, "fills")
+    click(qtbot, bench.predict_panel.button)
+    qtbot.waitUntil(lambda: entry.filled > 2, timeout=30_000)
+    qtbot.wait(50)
+    assert bench.sections["Genes"].is_open
+    assert bench.sections["Predict"].is_open  # where it is cancelled
+    bench.session.viewer.layers.clear()
+    qtbot.waitUntil(lambda: bench.child.job is None, timeout=5000)
+    assert bench.session.entries == {}
+    assert bench.work.busy == ""
+    assert messages() == []
+
+
 def test_predicting_twice_and_renaming(qtbot: Any, bench: Workbench, section: Path) -> None:
     open_(qtbot, bench, section)
     predict(qtbot, bench)
@@ -450,9 +470,11 @@ def test_dialogs_name_what_is_opened_chosen_and_written(
     with qtbot.waitSignal(bench.child.ended, timeout=10_000):
         click(qtbot, bench.panel(ExportPanel).new)
     assert (tmp_path / "new.zarr").is_dir()
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: ("", ""))
+    suggested: list[str] = []
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *asked: (suggested.append(asked[2]), ("", ""))[1])
     click(qtbot, bench.panel(ExportPanel).new)
     assert bench.child.job is None
+    assert Path(suggested[0]).parent == section.parent
 
 
 def test_checkpoints_of_one_name_are_told_apart(bench: Workbench, tmp_path: Path) -> None:

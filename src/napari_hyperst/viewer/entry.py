@@ -62,6 +62,7 @@ class Entry:
     mask_kept: bool = True
     filled: int = 0
     covered: bool = False
+    ringed: bool = True
     stored: dict[str, AnnData] = field(default_factory=dict)
     _rows: tuple[AnnData, Rows] | None = field(default=None, init=False, repr=False)
 
@@ -126,12 +127,6 @@ def annotates(table: AnnData, spots: str) -> bool:
     return OURS in table.uns and (region == spots if isinstance(region, str) else list(region or ()) == [spots])
 
 
-#: What slides have been called in this process: a name is given once, so that nothing late is taken for another's.
-_KEYS: set[str] = set()
-
-
-def unlike(name: str) -> str:
-    """Return the name, with a number where there has been one like it."""
-    key = next(k for k in (name if i == 0 else f"{name} [{i}]" for i in count()) if k not in _KEYS)
-    _KEYS.add(key)
-    return key
+def unlike(name: str, others: set[str]) -> str:
+    """Return the name, with a number where one of the others is like it."""
+    return next(k for k in (name if i == 0 else f"{name} [{i}]" for i in count()) if k not in others)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, layer_of, layers_of, ours
 from napari_hyperst.viewer.filling import is_filling
@@ -123,6 +121,8 @@ class Overlays:
         """Colour what is visible of a slide as it should be now."""
         for layer in self.of(entry):
             self._recolour(entry, layer)
+        cursor = self._session.viewer.cursor
+        cursor.events.position(value=cursor.position)  # the status bar tells the values under the mouse anew
 
     def draw_thumbnails(self, entry: Entry) -> None:
         """Draw the small pictures of a slide's visible maps anew; of many spots that takes longer than to show them."""
@@ -201,6 +201,7 @@ class Overlays:
                 look_at_spots(self._session.viewer, entry.slide)
             for placed in (layer.events.affine, layer.events.scale, layer.events.translate):
                 placed.connect(self._on_placed)
+            layer.events.visible.connect(self._on_rings)
 
     # -- within
 
@@ -210,33 +211,29 @@ class Overlays:
         return found
 
     def _ring(self, entry: Entry) -> None:
-        """Hide the rings of spots while a map colours them all: beneath it they would take as long to draw as it does.
+        """Hide the rings of spots beneath a map of them all, where they would take as long to draw as it does.
 
-        Rings that are shown or hidden by hand stay so until that changes.
+        Rings that are shown by hand stay so until that changes, and those that are hidden by hand stay hidden.
         """
         viewer, spots = self._session.viewer, self._spots(entry)
         if spots is None or is_image(spots) or viewer.canvas.grid.enabled:
             return
-        maps = [layer for layer in self.of(entry) if layer.visible]
-        covered = spots not in viewer.layers.selection and any(self._colours_all(entry, one) for one in maps)
+        rows, table = entry.rows, entry.table
+        of_all = rows is not None and bool((rows >= 0).all()) and table is not None and not is_filling(table)
+        seen = of_all and any(layer.visible for layer in self.of(entry))
+        covered = seen and spots not in viewer.layers.selection
         if covered != entry.covered:
             entry.covered = covered
-            spots.visible = not covered
-
-    def _colours_all(self, entry: Entry, layer: MapLayer) -> bool:
-        """Whether each spot of a slide has a value in a map."""
-        kind = ours(layer)["kind"]
-        if entry.rows is None or entry.values is None or entry.map(kind) is None:
-            return False
-        return bool((entry.rows >= 0).all() and np.isfinite(entry.values.of(kind, self._session.genes)).all())
+            with spots.events.visible.blocker(self._on_rings):
+                spots.visible = entry.ringed and not covered
 
     def _caption(self) -> None:
         """Say on the canvas what is seen, between which values, and that it is for research use only."""
         session = self._session
         text, entry = session.viewer.canvas.overlays.text, session.active
-        shown = None if entry is None else entry.map(session.map)
-        layer = None if entry is None else self.layer(entry, session.map)
-        if entry is None or shown is None or layer is None or not layer.visible:
+        layer = None if entry is None else next((one for one in reversed(self.of(entry)) if one.visible), None)
+        shown = None if entry is None or layer is None else entry.map(ours(layer)["kind"])
+        if entry is None or layer is None or shown is None:
             text.visible = False
             return
         title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
@@ -298,7 +295,22 @@ class Overlays:
         entry = self._session.entries.get(ours(layer).get("slide", ""))
         if layer.visible and entry is not None and entry.table is not None:
             self._recolour(entry, layer)
+            self._follow(entry, layer)
         self.keep_up()
+
+    def _follow(self, entry: Entry, layer: MapLayer) -> None:
+        """Show what was made visible by hand where what is to be shown was hidden."""
+        session, kind = self._session, ours(layer)["kind"]
+        chosen = self.layer(entry, session.map)
+        hidden = chosen is not None and not chosen.visible and not session.side_by_side
+        if entry is session.active and hidden and entry.map(kind) is not None:
+            session.show(kind)
+
+    def _on_rings(self, event: Any) -> None:
+        """Take note of rings that are shown or hidden by hand."""
+        entry = self._session.entries.get(ours(event.source).get("slide", ""))
+        if entry is not None:
+            entry.ringed = event.source.visible
 
     def _on_placed(self, event: Any) -> None:
         spots = event.source

@@ -79,6 +79,7 @@ class Session:
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer_ref = weakref.ref(viewer)
         self.entries: dict[str, Entry] = {}
+        self._keys: set[str] = set()  # given once, so that nothing late is taken for another's
         self._active: str | None = None
         self.gene: str | None = None
         self.markers: MarkerSet | None = None
@@ -156,7 +157,8 @@ class Session:
 
     def register(self, slide: Slide) -> tuple[Entry, list[LayerData]]:
         """Take a slide in, and return its layers for somebody else to add."""
-        key = unlike(slide.name)
+        key = unlike(slide.name, self._keys)
+        self._keys.add(key)
         entry = Entry(key, slide, maps=maps_of(None))
         self.entries[key] = entry
         self.viewer.canvas.overlays.scale_bar.visible = True

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qtpy.QtCore import QModelIndex, QSize, Qt, Signal
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtGui import QKeyEvent, QMouseEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -31,8 +31,18 @@ _LEAST_PX = 110
 class _View(QTreeView):
     """A list that likes to be as low as it may: it takes what is left, and asks for no scroll bar around it."""
 
+    #: A star was pressed, which chooses no gene: its row.
+    starred = Signal(int)
+
     def sizeHint(self) -> QSize:
         return QSize(200, _LEAST_PX)
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        index = self.indexAt(event.position().toPoint())
+        if index.isValid() and index.column() == STAR and event.button() == Qt.MouseButton.LeftButton:
+            self.starred.emit(index.row())
+        else:
+            super().mousePressEvent(event)
 
 
 class GeneList(QWidget):
@@ -88,7 +98,9 @@ class GeneList(QWidget):
         self.search.textChanged.connect(self._on_text)
         self.search.returnPressed.connect(self._take_first)
         self.view.selectionModel().currentChanged.connect(self._on_current)
-        self.view.clicked.connect(self._on_clicked)
+        self.view.clicked.connect(self._on_current)  # also the one that is marked: its layer may have been hidden
+        self.view.starred.connect(self._on_starred)
+        header.sortIndicatorChanged.connect(lambda *_: self.view.scrollToTop())
         self.model.modelAboutToBeReset.connect(lambda: self._be_silent(True))
         self.model.modelReset.connect(self._on_reset)
         hear(self, (preferences.events("genes").favourites, self._on_favourites))
@@ -164,11 +176,8 @@ class GeneList(QWidget):
         if self.model.rowCount():
             self.view.setCurrentIndex(self.model.index(0, NAME))
 
-    def _on_clicked(self, index: QModelIndex) -> None:
-        if index.column() == STAR:
-            keep_favourites(self.model.favourites ^ {self.model.name(index.row())})
-        else:
-            self._on_current(index)  # also the one that is marked: its layer may have been hidden
+    def _on_starred(self, row: int) -> None:
+        keep_favourites(self.model.favourites ^ {self.model.name(row)})
 
     def _on_current(self, index: QModelIndex, _before: QModelIndex | None = None) -> None:
         if index.isValid() and not self._silent:

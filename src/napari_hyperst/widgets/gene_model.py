@@ -63,8 +63,8 @@ class GeneModel(QAbstractTableModel):
         if column == NAME:
             ranked = by_name[::sign]
         else:
-            starred = np.array([name not in self.favourites for name in self.genes.names], dtype=float)
-            values = {STAR: -starred, PCC: self.genes.pcc, VARIANCE: self.genes.variance}[column]
+            starred = np.array([name in self.favourites for name in self.genes.names], dtype=float)
+            values = {STAR: starred, PCC: self.genes.pcc, VARIANCE: self.genes.variance}[column]
             ranked = by_name[np.argsort(sign * values[by_name], kind="stable")]
         self.beginResetModel()
         self._rank = ranked
@@ -118,6 +118,8 @@ class GeneModel(QAbstractTableModel):
             return _TITLES[section]
         if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.ToolTipRole:
             return _TOLD[section]
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.InitialSortOrderRole:
+            return (Qt.SortOrder.AscendingOrder if section == NAME else Qt.SortOrder.DescendingOrder).value
         return None
 
     # -- within

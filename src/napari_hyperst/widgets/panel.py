@@ -45,6 +45,11 @@ class Panel(QWidget):
         self.column.setContentsMargins(0, 0, 0, 0)
         self.column.setSpacing(4)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether something goes on that it tells of, and that can be cancelled in it."""
+        return False
+
     def let_go(self) -> None:
         """End what outlives the widget, beside the signals that it hears."""
 

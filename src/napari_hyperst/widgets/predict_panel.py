@@ -91,6 +91,11 @@ class PredictPanel(Panel):
         self.checkpoint.value = str(folder)
         self._last = str(folder)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether something goes on that it tells of, and that can be cancelled in it."""
+        return self.progress.at_work
+
     def allow(self, *_: object) -> None:
         """Allow the click, or say why not."""
         reason = self._reason

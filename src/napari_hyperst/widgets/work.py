@@ -73,6 +73,7 @@ class Work(QObject):
         child.told.connect(self._on_told)
         child.ended.connect(self._on_ended)
         child.broken.connect(self._on_broken)
+        session.slides_changed.connect(self._on_slides)
 
     @property
     def busy(self) -> str:
@@ -156,6 +157,7 @@ class Work(QObject):
     def close(self) -> None:
         """End the process and take away the folders of its jobs."""
         self._reading = None
+        self.session.slides_changed.disconnect(self._on_slides)
         self.child.close()
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -179,6 +181,12 @@ class Work(QObject):
         folder = jobs_folder()
         self._folders.append(folder.parent)
         return folder
+
+    def _on_slides(self) -> None:
+        """Stop predicting a slide that was closed."""
+        job = self.child.job
+        if job is not None and isinstance(job.task, PredictTask) and self.key not in self.session.entries:
+            self.child.stop()
 
     def _on_told(self, job: Job, event: Event) -> None:
         if event.kind == "progress":

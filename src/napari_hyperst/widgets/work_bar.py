@@ -11,6 +11,7 @@ from superqt import QElidingLabel
 from napari_hyperst.jobs.progress import duration
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import ExportTask
+from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import literal
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class WorkBar(QWidget):
         super().__init__()
         self._work, self._exports = work, exports
         self._began: tuple[float, int] | None = None
+        self._line = ""
         self.bar = QProgressBar()
         self.bar.setToolTip("How far the work has come")
         self.cancel = QPushButton("Cancel")
@@ -57,7 +59,13 @@ class WorkBar(QWidget):
         work.began.connect(self._on_began)
         work.progressed.connect(self._on_progress)
         work.rested.connect(self._on_rested)
+        hear(self, (work.session.slides_changed, self._tell))
         self._rest("")
+
+    @property
+    def at_work(self) -> bool:
+        """Whether what it tells of goes on."""
+        return self._mine and bool(self._work.busy)
 
     def say(self, message: str) -> None:
         """Show a line, cut short where it does not fit, whole in its tooltip."""
@@ -76,7 +84,7 @@ class WorkBar(QWidget):
     def _on_began(self, what: str) -> None:
         if not self._mine:
             return
-        self._began = None
+        self._began, self._line = None, ""
         self.bar.setRange(0, 0)
         self.bar.show()
         self.cancel.setEnabled(True)
@@ -90,28 +98,33 @@ class WorkBar(QWidget):
         self.bar.setRange(0, total)
         self.bar.setValue(done)
         if total == 0:
-            self.say(self._of(f"{what[:1].upper()}{what[1:]}…"))
-            return
-        self._began = self._began or (event.time, done)
-        since, first = event.time - self._began[0], done - self._began[1]
-        left = f", about {duration(since / first * (total - done))} left" if first > 0 and done < total else ""
-        self.say(self._of(f"{done} of {total} {what}{left}"))
+            self._line = f"{what[:1].upper()}{what[1:]}…"
+        else:
+            self._began = self._began or (event.time, done)
+            since, first = event.time - self._began[0], done - self._began[1]
+            left = f", about {duration(since / first * (total - done))} left" if first > 0 and done < total else ""
+            self._line = f"{done} of {total} {what}{left}"
+        self._tell()
 
-    def _of(self, line: str) -> str:
-        """Name the slide that is at work where another is looked at."""
-        active = self._work.session.active
-        return line if active is not None and active.key == self._work.key else f"{self._work.key}: {line}"
+    def _tell(self) -> None:
+        """Say how far it is, and name the slide that is at work where another is looked at."""
+        if self._line:
+            active = self._work.session.active
+            here = active is not None and active.key == self._work.key
+            self.say(self._line if here else f"{self._work.key}: {self._line}")
 
     def _on_rested(self, message: str) -> None:
         if self._mine:
             self._rest(message)
 
     def _rest(self, message: str) -> None:
+        self._line = ""
         self.bar.hide()
         self.cancel.hide()
         self.say(message)
 
     def _on_cancel(self) -> None:
+        self._line = ""
         self.cancel.setEnabled(False)
         self.say("Stopping…")
         self._work.stop()

@@ -192,16 +192,14 @@ class Workbench(QWidget):
             self._room.start(0)  # when the section has been laid out
 
     def _make_room(self) -> None:
-        """Close the sections that were opened longest ago where not all that are open fit."""
+        """Close the sections that were opened longest ago where not all that are open fit, but none that is at work."""
         width = self._inside.width()
         rest = self._notice.heightForWidth(width) + (len(self.sections) + 3) * self._column.spacing()
-        while len(self._opened) > 1:
-            if (
-                rest + sum(one.least_height(width) for one in self.sections.values())
-                <= self._scroll.viewport().height()
-            ):
+        for section in [one for one in self._opened[:-1] if not one.panel.at_work]:
+            needed = rest + sum(one.least_height(width) for one in self.sections.values())
+            if needed <= self._scroll.viewport().height():
                 return
-            self._opened[0].set_open(False)
+            section.set_open(False)
 
 
 def _end(work: Work, panels: list[Panel], *_: object) -> None:
