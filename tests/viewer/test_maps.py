@@ -28,6 +28,25 @@ def test_limits_are_finite_and_apart_whatever_the_values(values: np.ndarray) -> 
     assert np.float32(low) < np.float32(high)
 
 
+@pytest.mark.parametrize("percentiles", [(0, 100), (0, 99.5), (1, 99), (25, 50.5)])
+@pytest.mark.parametrize("kind", ["skewed", "counts", "one value", "sorted", "periodic", "few large"])
+def test_limits_of_many_values_are_numpys_percentiles(kind: str, percentiles: tuple[float, float]) -> None:
+    rng, n = np.random.default_rng(0), 250_001
+    values = {
+        "skewed": rng.gamma(2.0, 1.0, n),
+        "counts": rng.poisson(0.7, n),
+        "one value": np.r_[-1.0, np.zeros(n - 2), 1.0],
+        "sorted": np.linspace(-5, 3, n),
+        "periodic": np.arange(n) % 25 * 1.0,  # of which a sample at equal steps knows one
+        "few large": np.where(np.arange(n) % 997 == 0, 1e6, rng.random(n)),
+    }[kind].astype(np.float32)
+    expected = np.percentile(values, percentiles, method="nearest")
+    if expected[0] < expected[1]:
+        assert robust_limits(values, percentiles) == tuple(expected)
+    else:
+        assert robust_limits(values, percentiles) == (values.min(), values.max())
+
+
 def test_limits_are_numpys_percentiles() -> None:
     values = np.random.default_rng(0).normal(size=1000)
     expected = tuple(np.percentile(values, [5, 90]))

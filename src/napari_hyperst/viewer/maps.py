@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Values = NDArray[np.float32]
+#: Of more values than these, a sample of about so many tells where the percentiles are, give or take so many of it.
+_MANY, _SAMPLE, _AROUND = 100_000, 10_000, 200
 _UNFINISHED = "wait until all spots are predicted"
 NO_COUNTS = "needs measured counts, and this slide has none that are raw"
 #: What the maps are listed under.
@@ -148,12 +150,34 @@ def robust_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tup
         finite = finite[known]
     if finite.size == 0:
         return 0.0, 1.0
-    low, high = (float(one) for one in np.percentile(finite, percentiles))
+    low, high = _percentiles(finite, percentiles)
     if np.float32(low) == np.float32(high):
         low, high = float(finite.min()), float(finite.max())
     if np.float32(low) == np.float32(high):
         high += max(1.0, 1e-3 * abs(low))
     return low, high
+
+
+def _percentiles(values: NDArray[Any], percentiles: tuple[float, float]) -> list[float]:
+    """Return percentiles; of very many values the nearest to them that there are, in less time than NumPy does."""
+    if len(values) <= _MANY:
+        return [float(one) for one in np.percentile(values, percentiles)]
+    sample = np.sort(values[:: len(values) // _SAMPLE])
+    return [_at(round(percentile / 100 * (len(values) - 1)), values, sample) for percentile in percentiles]
+
+
+def _at(place: int, values: NDArray[Any], sample: NDArray[Any]) -> float:
+    """Return what is at a place in the order of values; a sample in order tells which few of them need be sorted."""
+    about = place * len(sample) // len(values)
+    low = sample[about - _AROUND] if about >= _AROUND else -np.inf
+    high = sample[about + _AROUND] if about + _AROUND < len(sample) else np.inf
+    for bound in (low, high):  # which many may be equal to, as counts are
+        if np.count_nonzero(values < bound) <= place < np.count_nonzero(values <= bound):
+            return float(bound)
+    before = int(np.count_nonzero(values <= low))
+    if before <= place < np.count_nonzero(values < high):
+        values, place = values[(values > low) & (values < high)], place - before
+    return float(np.partition(values, place)[place])
 
 
 def _columns(matrix: Any, table: AnnData, genes: str | Sequence[str]) -> Values:
