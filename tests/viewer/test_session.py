@@ -201,6 +201,9 @@ def test_the_status_bar_tells_another_gene_without_a_move_of_the_mouse(whole: Se
     assert whole.active.table is not None
     told = MagicMock()
     whole.viewer.cursor.events.position.connect(told)
+    whole.show(gene=str(whole.active.table.var_names[2]))
+    told.assert_not_called()  # the mouse is elsewhere
+    whole.viewer.mouse_over_canvas = True
     whole.show(gene=str(whole.active.table.var_names[3]))
     told.assert_called()
 

@@ -121,8 +121,9 @@ class Overlays:
         """Colour what is visible of a slide as it should be now."""
         for layer in self.of(entry):
             self._recolour(entry, layer)
-        cursor = self._session.viewer.cursor
-        cursor.events.position(value=cursor.position)  # the status bar tells the values under the mouse anew
+        viewer = self._session.viewer
+        if viewer.mouse_over_canvas:  # the status bar tells the values under it anew
+            viewer.cursor.events.position(value=viewer.cursor.position)
 
     def draw_thumbnails(self, entry: Entry) -> None:
         """Draw the small pictures of a slide's visible maps anew; of many spots that takes longer than to show them."""

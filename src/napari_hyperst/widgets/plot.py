@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Size of the words in a plot, in points.
 FONT_PT = 8.5
-_LEAST_HEIGHT = 180
+_LEAST_HEIGHT = 160
 _DPI = 96
 #: How long the event loop has for other things, as for napari's canvas, before and after a step of a plot.
 _MOMENT_MS = 10

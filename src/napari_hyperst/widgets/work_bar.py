@@ -46,7 +46,6 @@ class WorkBar(QWidget):
         self.status = QElidingLabel()
         self.status.setTextFormat(Qt.TextFormat.PlainText)
         self.status.setWordWrap(True)
-        self.status.setMinimumHeight(2 * self.status.fontMetrics().height() + 4)
         working = QHBoxLayout()
         working.addWidget(self.bar, 1)
         working.addWidget(self.cancel)
@@ -85,6 +84,7 @@ class WorkBar(QWidget):
         if not self._mine:
             return
         self._began, self._line = None, ""
+        self._leave_room(lines=1)
         self.bar.setRange(0, 0)
         self.bar.show()
         self.cancel.setEnabled(True)
@@ -119,9 +119,13 @@ class WorkBar(QWidget):
 
     def _rest(self, message: str) -> None:
         self._line = ""
+        self._leave_room(lines=2)  # for what went wrong
         self.bar.hide()
         self.cancel.hide()
         self.say(message)
+
+    def _leave_room(self, lines: int) -> None:
+        self.status.setMinimumHeight(lines * self.status.fontMetrics().height() + 4)
 
     def _on_cancel(self) -> None:
         self._line = ""

@@ -64,6 +64,7 @@ class Workbench(QWidget):
         self.panels = [make(self.session, self.work) for make in PANELS]
         self.sections = {panel.title: Section(panel, panel.title) for panel in self.panels}
         self._opened: list[Section] = []
+        self._spared: Section | None = None
         self._step = ""
         self._then_predict: Path | None = None
         self._room = QTimer(self)
@@ -80,6 +81,7 @@ class Workbench(QWidget):
         hear(self, *((signal, self._on_session) for signal in signals))
         shown = (self.session.shown_changed, self.session.prediction_changed)
         hear(self, *((signal, self._thumbnails_soon) for signal in shown))
+        self.work.changed.connect(self._make_room_soon)
         self._end = partial(_end, self.work, self.panels)
         self.destroyed.connect(self._end)
         QApplication.instance().aboutToQuit.connect(self._end)
@@ -191,15 +193,24 @@ class Workbench(QWidget):
         if opened:
             self._room.start(0)  # when the section has been laid out
 
+    def _make_room_soon(self) -> None:
+        self._room.start(0)
+
     def _make_room(self) -> None:
-        """Close the sections that were opened longest ago where not all that are open fit, but none that is at work."""
+        """Close the sections that were opened longest ago where not all fit; one that is at work, once it is not."""
+        if self._spared is not None and not self._spared.panel.at_work:
+            self._spared.set_open(False)
+            self._spared = None
         width = self._inside.width()
         rest = self._notice.heightForWidth(width) + (len(self.sections) + 3) * self._column.spacing()
-        for section in [one for one in self._opened[:-1] if not one.panel.at_work]:
+        for section in self._opened[:-1]:
             needed = rest + sum(one.least_height(width) for one in self.sections.values())
             if needed <= self._scroll.viewport().height():
                 return
-            section.set_open(False)
+            if section.panel.at_work:
+                self._spared = section
+            else:
+                section.set_open(False)
 
 
 def _end(work: Work, panels: list[Panel], *_: object) -> None:
