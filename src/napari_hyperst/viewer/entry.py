@@ -45,7 +45,9 @@ class Entry:
     result
         The file with that table, of the job that predicted it; None where it was in the store.
     covered
-        Whether the rings of its spots were hidden, as a map colours them all.
+        Whether the rings of its spots are hidden, as a map of them all is seen.
+    ringed
+        Whether they are to be seen otherwise: not where they were hidden by hand.
     stored
         The tables of the predictions that were in its store, by name, the one made last at the end.
     """

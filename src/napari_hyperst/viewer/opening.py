@@ -119,7 +119,7 @@ def _open(
     from napari_hyperst.slides.afar import coarse_picture
 
     picture = coarse_picture(ref)
-    ahead.wait()
+    ahead.wait()  # else the window would be held while napari imports it
     if picture is not None:
         yield picture
     from napari_hyperst.slides import open_slide  # takes seconds to import
