@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import napari
+from event_loop_turns import run, wait
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication
 
 from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.widgets.cone_view import ConeView
@@ -94,19 +94,6 @@ class Ticks:
     def stop(self) -> None:
         """Tick no more."""
         self._timer.stop()
-
-
-def run(until: Callable[[], bool]) -> None:
-    """Let the event loop go round until something is so."""
-    while not until():
-        QApplication.processEvents()
-        time.sleep(0.001)
-
-
-def wait(seconds: float) -> None:
-    """Let the event loop go round for so long."""
-    end = time.monotonic() + seconds
-    run(lambda: time.monotonic() > end)
 
 
 def measure(act: Callable[[], None]) -> dict[str, float]:

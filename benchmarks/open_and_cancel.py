@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
-from qtpy.QtWidgets import QApplication
+from event_loop_turns import run, wait
 
 from napari_hyperst.slides.sample import sample_folder
 
@@ -29,19 +29,6 @@ parser.add_argument("--slide", type=Path, default=sample_folder())
 parser.add_argument("--at-once", action="store_true")
 parser.add_argument("--json", action="store_true")
 words = parser.parse_args()
-
-
-def run(until: Callable[[], bool]) -> None:
-    """Let the event loop go round until something is so."""
-    while not until():
-        QApplication.processEvents()
-        time.sleep(0.001)
-
-
-def wait(seconds: float) -> None:
-    """Let the event loop go round for so long."""
-    end = time.monotonic() + seconds
-    run(lambda: time.monotonic() > end)
 
 
 def drawn_with(kind: str) -> Callable[[], bool]:

@@ -31,6 +31,7 @@ from napari_hyperst.nouns.tasks import ExportTask
 from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer.contract import ours
+from napari_hyperst.viewer.entry import Entry
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.gene_model import NAME
@@ -79,6 +80,13 @@ def predict(qtbot: Any, bench: Workbench, name: str = "ok") -> None:
     scene(bench, name)
     with qtbot.waitSignal(bench.work.rested, timeout=20_000):
         click(qtbot, bench.predict_panel.button)
+
+
+def fill(qtbot: Any, bench: Workbench, entry: Entry, spots: int) -> None:
+    """Predict a slide until more than so many of its spots are shown."""
+    scene(bench, "fills")
+    click(qtbot, bench.predict_panel.button)
+    qtbot.waitUntil(lambda: entry.filled > spots, timeout=30_000)
 
 
 def test_it_opens_on_an_empty_viewer_and_says_what_to_do(bench: Workbench) -> None:
@@ -278,9 +286,7 @@ def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
     open_(qtbot, bench, section)
     entry = bench.session.active
     assert entry is not None
-    scene(bench, "fills")
-    click(qtbot, bench.predict_panel.button)
-    qtbot.waitUntil(lambda: entry.filled > 20, timeout=30_000)
+    fill(qtbot, bench, entry, 20)
     layer = bench.session.layer_of(entry, "predicted")
     assert layer is not None
     values = layer.features["value"].to_numpy()
@@ -361,9 +367,7 @@ def test_a_slide_that_is_not_looked_at_is_predicted_without_a_jump(qtbot: Any, b
     open_(qtbot, bench, section)
     first = bench.session.active
     assert first is not None
-    scene(bench, "fills")
-    click(qtbot, bench.predict_panel.button)
-    qtbot.waitUntil(lambda: first.filled > 2, timeout=30_000)
+    fill(qtbot, bench, first, 2)
     open_(qtbot, bench, section)
     second = bench.session.active
     qtbot.waitUntil(lambda: bench.predict_panel.status.text().startswith(f"{first.key}: "), timeout=10_000)
@@ -393,9 +397,7 @@ def test_a_prediction_ends_with_its_slide_and_can_be_cancelled_in_a_low_window(
     open_(qtbot, bench, section)
     entry = bench.session.active
     assert entry is not None
-    scene(bench, "fills")
-    click(qtbot, bench.predict_panel.button)
-    qtbot.waitUntil(lambda: entry.filled > 2, timeout=30_000)
+    fill(qtbot, bench, entry, 2)
     qtbot.wait(50)
     assert bench.sections["Genes"].is_open
     assert bench.sections["Predict"].is_open  # where it is cancelled

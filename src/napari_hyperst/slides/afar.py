@@ -9,12 +9,12 @@ import numpy as np
 
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.slides.formats import (
-    HEST_COUNTS,
-    HEST_IMAGE,
     IMAGE_SUFFIXES,
+    Format,
     bin_folders,
     finest_images,
     format_of,
+    hest_picture,
     hest_samples,
     is_of_instrument,
     outs_folder,
@@ -45,9 +45,10 @@ def coarse_picture(ref: SlideRef) -> CoarsePicture | None:
         opening the slide tells why.
     """
     try:
-        if format_of(ref.path) == "spatialdata":
+        found = format_of(ref.path)
+        if found == "spatialdata":
             return _of_store(ref.path, ref.image)
-        path = _picture_of(ref)
+        path = _picture_of(ref, found)
         if path is None:
             return None
         return jpg_or_png_from_afar(path) if path.suffix.lower() in (*_JPG, ".png") else _of_scan(path)
@@ -55,9 +56,9 @@ def coarse_picture(ref: SlideRef) -> CoarsePicture | None:
         return None
 
 
-def _picture_of(ref: SlideRef) -> Path | None:
+def _picture_of(ref: SlideRef, found: Format | None) -> Path | None:
     """Return the picture that may be the H&E of a slide, or be taken from where it is."""
-    path, found = ref.path, format_of(ref.path)
+    path = ref.path
     if ref.image is not None:
         return next((p for p in (Path(ref.image).expanduser(), path / ref.image) if p.is_file()), None)
     if found == "whole_slide":
@@ -70,8 +71,7 @@ def _picture_of(ref: SlideRef) -> Path | None:
     home, stem = path if path.is_dir() else path.parent, ""
     if found == "hest":
         (counts,) = hest_samples(path)
-        beside = counts.name == HEST_COUNTS
-        home, stem = (counts.parent, Path(HEST_IMAGE).stem) if beside else (counts.parent.parent / "wsis", counts.stem)
+        home, stem = hest_picture(counts)
     named = [p for p in home.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     named = [p for p in named if p.is_file() and stem in ("", p.stem)]
     pictures = [p for p in named if p.suffix.lower() in _JPG] or named

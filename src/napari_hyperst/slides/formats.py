@@ -194,6 +194,13 @@ def hest_samples(path: Path) -> list[Path]:
     return [file for file in within if file.is_file() and _is_hest(file)]
 
 
+def hest_picture(counts: Path) -> tuple[Path, str]:
+    """Return the folder that HEST keeps the H&E of a sample's counts in, and how it is called there."""
+    if counts.name == HEST_COUNTS:
+        return counts.parent, Path(HEST_IMAGE).stem
+    return counts.parent.parent / "wsis", counts.stem
+
+
 def _is_hest(counts: Path) -> bool:
     """Tell whether an h5ad has HEST's files around it."""
     with counts.open("rb") as file:

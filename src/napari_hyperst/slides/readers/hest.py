@@ -17,7 +17,7 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity
 
 from napari_hyperst.errors import HyperSTWarning, SlideError
-from napari_hyperst.slides.formats import HEST_COUNTS, HEST_IMAGE, HEST_METADATA, IMAGE_SUFFIXES, hest_samples
+from napari_hyperst.slides.formats import HEST_COUNTS, HEST_METADATA, IMAGE_SUFFIXES, hest_picture, hest_samples
 from napari_hyperst.slides.image import image_element
 from napari_hyperst.slides.readers.counts import unique_names
 from napari_hyperst.slides.readers.elements import counted_spots
@@ -59,7 +59,7 @@ def read(path: Path, image: str | Path | None, table: str | None) -> Source:
     if image is not None:
         picture = image_file(image, file.parent if (file.parent / image).is_file() else folder)
     else:
-        picture = _picture(file, folder)
+        picture = _picture(file)
     counts, centres, array = _counts(file)
     technology = str(metadata.get("st_technology", "")).lower()
     pitch_um, spot_um = _GEOMETRY.get(technology, (None, None))
@@ -108,8 +108,8 @@ def _positive(metadata: dict[str, Any], key: str) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
-def _picture(file: Path, folder: Path) -> Path:
-    home, stem = (folder, Path(HEST_IMAGE).stem) if file.name == HEST_COUNTS else (folder / "wsis", file.stem)
+def _picture(file: Path) -> Path:
+    home, stem = hest_picture(file)
     found = sorted(p for p in home.glob("*") if p.stem == stem and p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
         raise SlideError(f"no {stem}.tif with the H&E", where=home, do="add it, or name the H&E (--image, or image=)")
