@@ -75,6 +75,20 @@ def test_measured_and_predicted_share_one_scale(tiny_table: AnnData) -> None:
     assert scale == MapValues(table).limits("measured", (gene,), (0, 100)) == (1.0, 6.0)
 
 
+def test_limits_follow_a_prediction_as_it_fills_in_when_its_spots_have_doubled(tiny_table: AnnData) -> None:
+    gene, n = tiny_table.var_names[0], tiny_table.n_obs
+    table = with_values(tiny_table, np.zeros(n), np.full(n, np.nan))
+    del table.layers["measured"]
+    values, written = MapValues(table), np.linspace(1, 9, n)
+    found = []
+    for spots in (2, 3, 4, 7, 8):
+        table.X[:spots] = written[:spots, None]
+        values.fill(spots)
+        assert values.of("predicted", (gene,))[spots - 1] == pytest.approx(written[spots - 1])
+        found.append(values.limits("predicted", (gene,), (0, 100))[1])
+    assert found == pytest.approx([written[1], written[1], written[3], written[3], written[7]])
+
+
 def test_zero_is_amid_a_difference(tiny_table: AnnData) -> None:
     gene, n = tiny_table.var_names[0], tiny_table.n_obs
     table = with_values(tiny_table, np.zeros(n), np.linspace(0, 4, n))

@@ -316,6 +316,7 @@ def test_the_work_is_told_in_the_activity_dock(qtbot: Any, bench: Workbench, sec
     scene(bench, "slow")
     before = set(progress._all_instances)
     click(qtbot, bench.predict_panel.button)
+    qtbot.waitUntil(lambda: set(progress._all_instances) > before)
     (told,) = set(progress._all_instances) - before
     qtbot.waitUntil(lambda: told.n > 5, timeout=20_000)
     assert told.total == 40

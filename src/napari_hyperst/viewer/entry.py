@@ -119,7 +119,8 @@ def let_go(entry: Entry) -> None:
 def fill(entry: Entry, spots: int) -> None:
     """Take note that so many spots of a prediction that is being made are done."""
     entry.filled = spots
-    entry.values = None if entry.table is None else MapValues(entry.table)
+    if entry.values is not None:
+        entry.values.fill(spots)
 
 
 def annotates(table: AnnData, spots: str) -> bool:

@@ -211,6 +211,8 @@ def add_map(
     limits: tuple[float, float],
     metadata: dict[str, Any],
     describe: Describe,
+    *,
+    visible: bool,
 ) -> MapLayer:
     """Add a map over its slide's spots: points, or an image where they are bins side by side.
 
@@ -226,11 +228,18 @@ def add_map(
         What ``metadata["hyperst"]`` is to hold, the layer's name and colormap among it.
     describe
         What the status bar says of a row of the table.
+    visible
+        Whether it is to be seen.
     """
     from napari_hyperst.viewer.map_layers import BinMap, SpotMap
 
     where, grid = placement(slide), grid_of(slide)
-    said: dict[str, Any] = {"name": str(metadata["name"]), "metadata": {OURS: metadata}, "describe": describe}
+    said: dict[str, Any] = {
+        "name": str(metadata["name"]),
+        "metadata": {OURS: metadata},
+        "describe": describe,
+        "visible": visible,
+    }
     layer: MapLayer
     if grid is None:
         layer = SpotMap(

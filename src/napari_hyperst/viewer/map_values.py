@@ -25,7 +25,7 @@ class MapValues:
     Parameters
     ----------
     table
-        The prediction's table, whose values do not change.
+        The prediction's table, whose values do not change but as ``fill`` tells.
     """
 
     def __init__(self, table: AnnData) -> None:
@@ -33,6 +33,23 @@ class MapValues:
         self._genes: tuple[str, ...] = ()
         self._values: dict[str, Values] = {}
         self._limits: dict[tuple[str, float, float], tuple[float, float]] = {}
+        self._spots = 0  # predicted when the limits were found
+
+    def fill(self, spots: int) -> None:
+        """Look at the values anew, now that more is predicted, and at the limits when that is twice as much as before.
+
+        Colours that flickered with every spot could not be compared, and each time napari draws the canvas twice for
+        the colour bar.
+
+        Parameters
+        ----------
+        spots
+            How many spots are predicted.
+        """
+        self._values.clear()
+        if spots >= 2 * self._spots:
+            self._limits.clear()
+            self._spots = spots
 
     def of(self, key: str, genes: Sequence[str]) -> Values:
         """Return a map's values, as ``values_of`` does; they are not to be changed.

@@ -109,7 +109,7 @@ class Overlays:
         for also in ("measured", "predicted"):
             found = entry.map(also)
             if found is not None and self.layer(entry, also) is None:
-                self.add(entry, found, visible=False)
+                self.add(entry, found, visible=also == self._session.map)
 
     def select_spots(self, entry: Entry) -> None:
         """Have the spots of a slide selected in the layer list, where no map of it is."""
@@ -154,9 +154,8 @@ class Overlays:
             limits,
             said,
             partial(self._describe, entry.key, shown.key),
+            visible=visible,
         )
-        if layer.visible != visible:
-            layer.visible = visible
         layer.events.visible.connect(self._on_visible)
         return layer
 

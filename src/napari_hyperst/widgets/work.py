@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils import progress
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job, jobs_folder
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: What is predicted so far is shown again after so many seconds, and takes no more of the time than this share.
 _FILL_S, _FILL_SHARE = 1.0, 0.05
+#: napari's activity dock is told after so many ms, when the panel has been drawn: it lays the whole window out anew.
+_ACTIVITY_MS = 100
 
 
 class Work(QObject):
@@ -172,10 +174,15 @@ class Work(QObject):
             return
         self._slide_of[job.folder] = (entry.key, entry.slide)
         self.task, self.key = task, entry.key
-        self._activity = progress(total=0, desc=f"HyperST: {what}")
         self.began.emit(what)
         self.child.submit(job)
         self.changed.emit()
+        QTimer.singleShot(_ACTIVITY_MS, partial(self._begin_activity, job, what))
+
+    def _begin_activity(self, job: Job, what: str) -> None:
+        """Tell napari's activity dock what is at work, if it still is."""
+        if self.child.job is job:
+            self._activity = progress(total=0, desc=f"HyperST: {what}")
 
     def _new_folder(self) -> Path:
         folder = jobs_folder()
@@ -220,6 +227,7 @@ class Work(QObject):
             table = filling_table(slide, event.content["genes"], job.folder / str(event.content["file"]))
             self.session.set_prediction(key, table, "", slide=slide)
             self._filling = key
+            self._filled_next = time.monotonic() + _FILL_S  # adding a layer has held the window already
 
     def _end_filling(self) -> None:
         key, self._filling = self._filling, None

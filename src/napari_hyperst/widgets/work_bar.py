@@ -95,8 +95,10 @@ class WorkBar(QWidget):
         if not self._mine:
             return
         what, done, total = str(event.content["what"]), int(event.content["done"]), int(event.content["total"])
+        self.bar.setUpdatesEnabled(False)  # Qt would draw the window here and now, and the canvas a second time
         self.bar.setRange(0, total)
         self.bar.setValue(done)
+        self.bar.setUpdatesEnabled(True)
         if total == 0:
             self._line = f"{what[:1].upper()}{what[1:]}…"
         else:
