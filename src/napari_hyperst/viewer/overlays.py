@@ -231,19 +231,18 @@ class Overlays:
         """Say on the canvas what is seen, between which values, and that it is for research use only."""
         session = self._session
         text, entry = session.viewer.canvas.overlays.text, session.active
-        layer = None if entry is None else next((one for one in reversed(self.of(entry)) if one.visible), None)
-        shown = None if entry is None or layer is None else entry.map(ours(layer)["kind"])
-        if entry is None or layer is None or shown is None:
+        maps = [] if entry is None else [(layer, entry.map(ours(layer)["kind"])) for layer in self.of(entry)]
+        seen = [(layer, shown) for layer, shown in maps if layer.visible and shown is not None]
+        if entry is None or not seen:
             text.visible = False
             return
-        title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
-        low, high = limits_shown(layer)
-        changing = entry.table is not None and is_filling(entry.table)  # with each spot that comes in
-        limits = "" if changing else f"{low:.3g} to {high:.3g} "
-        said = f"{entry.key} · {title}\n{limits}{shown.unit}"
-        if session.viewer.canvas.grid.enabled:  # each cell says what it shows
-            said = entry.key
-        text.text = f"{said}\nFor research use only"
+        if session.viewer.canvas.grid.enabled:  # each cell says what it shows, and of which gene
+            said = [entry.key, *(f"{shown.title.lower()}: {_span(entry, layer, shown)}" for layer, shown in seen)]
+        else:
+            layer, shown = seen[-1]
+            title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
+            said = [f"{entry.key} · {title}", _span(entry, layer, shown)]
+        text.text = "\n".join([*said, "For research use only"])
         if not text.visible:
             text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
 
@@ -325,3 +324,11 @@ class Overlays:
             for found in (footprint_layer(viewer, entry.key), region_layer(viewer, entry.key)):
                 if found is not None:
                     place_footprints(found, spots)
+
+
+def _span(entry: Entry, layer: MapLayer, shown: Map) -> str:
+    """Say between which values a layer is coloured; of a prediction that is being made they change."""
+    if entry.table is not None and is_filling(entry.table):
+        return shown.unit
+    low, high = limits_shown(layer)
+    return f"{low:.3g} to {high:.3g} {shown.unit}"
