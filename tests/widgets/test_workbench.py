@@ -466,8 +466,17 @@ def test_dialogs_name_what_is_opened_chosen_and_written(
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(section))
     click(qtbot, bench.slide_panel.open)
     qtbot.waitUntil(lambda: bench.session.active is not None, timeout=20_000)
-    bench.predict_panel.checkpoint.value = "Choose a folder…"
-    assert bench.predict_panel.checkpoint.value == str(section)
+    checkpoint = bench.predict_panel.checkpoint
+    before = checkpoint.value
+    checkpoint.value = "Choose a folder…"
+    assert "no card.json, so this is no checkpoint" in messages()[-1]
+    assert checkpoint.value == before
+    run = tmp_path / "run"
+    (run / "best").mkdir(parents=True)
+    (run / "best" / "card.json").touch()
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(run))
+    checkpoint.value = "Choose a folder…"
+    assert checkpoint.value == str(run / "best")
     predict(qtbot, bench)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "new"), ""))
     with qtbot.waitSignal(bench.child.ended, timeout=10_000):

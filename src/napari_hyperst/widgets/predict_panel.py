@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QPushButton
+from qtpy.QtWidgets import QFormLayout, QPushButton
 
 from napari_hyperst.jobs.runs import BEST, best_of, list_runs
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.viewer import preferences
+from napari_hyperst.widgets.checkpoint_folder import ask_for_checkpoint
 from napari_hyperst.widgets.docks import FINETUNE, open_dock
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import Panel, literal
@@ -145,9 +146,9 @@ class PredictPanel(Panel):
             self._last = value
             return
         self.checkpoint.value = self._last
-        folder = QFileDialog.getExistingDirectory(self, "Folder of a checkpoint")
-        if folder:
-            self.add_checkpoint(Path(folder))
+        folder = ask_for_checkpoint(self)
+        if folder is not None:
+            self.add_checkpoint(folder)
 
 
 def told_apart(folders: list[str], taken: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGroupBox, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QGroupBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.jobs.job import Job
@@ -16,6 +16,7 @@ from napari_hyperst.nouns.bundled import bundled_checkpoints
 from napari_hyperst.nouns.plan import TrainingPlan
 from napari_hyperst.nouns.tasks import PlanTask, TrainTask
 from napari_hyperst.nouns.training import TrainConfig
+from napari_hyperst.widgets.checkpoint_folder import ask_for_checkpoint
 from napari_hyperst.widgets.training_form import TrainingForm
 from napari_hyperst.widgets.training_genes import TrainingGenes
 from napari_hyperst.widgets.training_slides import TrainingSlides
@@ -199,11 +200,11 @@ class TrainingSetup(QWidget):
     def _on_start_from(self, _index: int) -> None:
         if self.start_from.currentData() == _OTHER:
             self.start_from.setCurrentIndex(0)
-            folder = QFileDialog.getExistingDirectory(self, "Folder of a checkpoint")
-            if folder:
-                self._folders.append(Path(folder))
+            folder = ask_for_checkpoint(self)
+            if folder is not None:
+                self._folders.append(folder)
                 self.list_checkpoints()
-                self.start_from.setCurrentIndex(self.start_from.findData(str(Path(folder))))
+                self.start_from.setCurrentIndex(self.start_from.findData(str(folder)))
         self._on_changed()
 
     def _allow(self) -> None:
