@@ -27,7 +27,8 @@ $(PEERS): $(STAMP) scripts/peers
 	@scripts/peers && touch $@ || echo "the other tools could not be installed; the tests that run them are skipped" >&2
 
 test: install display peers  ## Run the tests, the longest first
-	OMP_NUM_THREADS=1 scripts/with-display $(PYTHON) -m pytest tests/widgets tests -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 scripts/with-display $(PYTHON) -m pytest tests/widgets tests \
+	    -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: install  ## Check style, types, the direction of imports and the manifest
 	.venv/bin/ruff check
