@@ -20,7 +20,9 @@ import spatialdata as sd
 from anndata import AnnData
 from PIL import Image
 
+from napari_hyperst import cli
 from napari_hyperst.cli import _spread_lists, main
+from napari_hyperst.errors import StoreError
 from napari_hyperst.models.checkpoint import load_checkpoint
 from napari_hyperst.prediction import predict
 from napari_hyperst.slides import open_slide
@@ -321,17 +323,35 @@ def test_lists_after_an_option() -> None:
 
 
 @pytest.mark.slow
-def test_demo_writes_store_and_picture(tmp_path: Path) -> None:
-    content = json.loads(run("demo", "--out", tmp_path / "demo", "--json").stdout)
-    assert content["spots"] == 187
-    assert not content["in_training"]
-    with Image.open(content["picture"]) as picture:
+def test_demo_without_a_display_writes_store_and_picture(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_hyperst.cli", "demo"],
+        capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert "spots: 187\n" in done.stdout
+    assert "in_training: False\n" in done.stdout
+    assert "pcc: " in done.stdout
+    folder = tmp_path / "hyperst-demo"
+    assert sorted(file.name for file in folder.iterdir()) == ["C2.png", "C2.zarr"]
+    with Image.open(folder / "C2.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] > 1500
     assert pixels.std() > 20
-    table = sd.read_zarr(content["written"]).tables["table_hyperst"]
+    table = sd.read_zarr(folder / "C2.zarr").tables["table_hyperst"]
     assert table.shape == (187, 200)
     assert len([name for name in table.obs if name.startswith("violation_")]) == 4
+
+
+def test_demo_opens_no_window_where_it_is_told_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("written")
+
+    monkeypatch.setattr(cli, "has_display", lambda: True)
+    monkeypatch.setattr(cli, "open_demo", lambda _device: pytest.fail("a window"))
+    monkeypatch.setattr("napari_hyperst.prediction.predict", refuse)
+    with pytest.raises(StoreError, match="written"):
+        cli.demo(tmp_path / "demo")
 
 
 BAD = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from anndata import AnnData
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from PIL import Image
-from spatialdata import SpatialData, read_zarr
+from spatialdata import read_zarr
 
 import napari_hyperst
 from napari_hyperst._napari import get_reader, read, write
@@ -227,17 +226,6 @@ def test_layers_that_are_not_ours_are_not_written(make_napari_viewer_proxy: Make
     with pytest.raises(StoreError, match="none of these layers is of a slide"):
         write(str(tmp_path / "x.zarr"), [(np.zeros((4, 4)), {"metadata": {}}, "image")])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_demo_without_a_display_writes_store_and_picture(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    done = subprocess.run(
-        [sys.executable, "-m", "napari_hyperst.cli", "demo"],
-        capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
-    )  # fmt: skip
-    assert sorted(file.name for file in (tmp_path / "hyperst-demo").iterdir()) == ["C2.png", "C2.zarr"]
-    assert "pcc" in done.stdout
-    assert isinstance(read_zarr(tmp_path / "hyperst-demo" / "C2.zarr"), SpatialData)
 
 
 @pytest.mark.parametrize("live", [20_000, 1])

@@ -34,14 +34,28 @@ class Stop(BaseException):
     """Asked by a test."""
 
 
-@pytest.fixture
-def config(tiny_section: Path, tmp_path: Path, tiny_encoder: str) -> TrainConfig:
+@pytest.fixture(scope="module")
+def settings(tiny_section: Path, tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """Return settings of a run of some 30 steps, with dropout, symmetries and LoRA."""
     method = HyperSTConfig(encoder=tiny_encoder, lora_blocks=2, dim=16)
     return TrainConfig(
-        slides=(tiny_section,), out=tmp_path / "run", method=method, genes=20, epochs=10, batch_size=16, symmetries=2,
-        save_steps=2, precision="float32", device="cpu",
+        slides=(tiny_section,), out=tmp_path_factory.mktemp("runs") / "run", method=method, genes=20, epochs=10,
+        batch_size=16, symmetries=2, save_steps=2, precision="float32", device="cpu",
     )  # fmt: skip
+
+
+@pytest.fixture
+def config(settings: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """Return those settings, for a run in a folder of the test's own."""
+    return settings.model_copy(update={"out": tmp_path / "run"})
+
+
+@pytest.fixture(scope="module")
+def in_sixes(settings: TrainConfig) -> TrainConfig:
+    """Return the settings of a run that went through in pieces of six spots."""
+    whole = elsewhere(settings, "in sixes", micro_batch=6)
+    train(whole)
+    return whole
 
 
 def elsewhere(config: TrainConfig, name: str, **changes: Any) -> TrainConfig:
@@ -87,7 +101,9 @@ def test_killed_at_ten_random_points_it_ends_as_if_it_had_not_been(config: Train
 
 
 @pytest.mark.parametrize("when", ["within a batch", "after a step", "at the end of an epoch"])
-def test_stopped_and_resumed_it_ends_as_if_it_had_not_been(config: TrainConfig, when: str) -> None:
+def test_stopped_and_resumed_it_ends_as_if_it_had_not_been(
+    config: TrainConfig, in_sixes: TrainConfig, when: str
+) -> None:
     polls = 0
 
     def check() -> None:
@@ -108,11 +124,9 @@ def test_stopped_and_resumed_it_ends_as_if_it_had_not_been(config: TrainConfig, 
     taken = len(events(stopped, "step"))
     assert 0 < taken < 10
     resume(stopped.out)
-    whole = elsewhere(config, "whole", micro_batch=6)
-    train(whole)
     assert [e["step"] for e in events(stopped, "step")] == list(range(1, 31))
-    assert_same(weights(stopped), weights(whole))
-    losses, wanted = ([{**e, "waiting": 0, "time": 0} for e in events(c, "epoch")] for c in (stopped, whole))
+    assert_same(weights(stopped), weights(in_sixes))
+    losses, wanted = ([{**e, "waiting": 0, "time": 0} for e in events(c, "epoch")] for c in (stopped, in_sixes))
     assert losses == wanted
 
 
