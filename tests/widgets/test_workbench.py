@@ -325,6 +325,25 @@ def test_the_work_is_told_in_the_activity_dock(qtbot: Any, bench: Workbench, sec
     assert set(progress._all_instances) == before
 
 
+def test_work_that_ends_as_the_activity_dock_is_told_of_it_leaves_nothing_there(
+    qtbot: Any, bench: Workbench, section: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(**told: Any) -> progress:
+        bench.work.stop()
+        qtbot.waitUntil(lambda: bench.child.job is None, timeout=5000)
+        return progress(**told)
+
+    open_(qtbot, bench, section)
+    scene(bench, "slow")
+    before = set(progress._all_instances)
+    monkeypatch.setattr("napari_hyperst.widgets.work.progress", late)
+    with qtbot.waitSignal(bench.child.ended, timeout=5000):
+        click(qtbot, bench.predict_panel.button)
+    qtbot.wait(50)
+    assert set(progress._all_instances) == before
+    assert bench.predict_panel.button.isEnabled()
+
+
 def test_warnings_of_a_job_are_shown(qtbot: Any, bench: Workbench, section: Path) -> None:
     open_(qtbot, bench, section)
     predict(qtbot, bench, "warns")

@@ -181,8 +181,13 @@ class Work(QObject):
 
     def _begin_activity(self, job: Job, what: str) -> None:
         """Tell napari's activity dock what is at work, if it still is."""
-        if self.child.job is job:
-            self._activity = progress(total=0, desc=f"HyperST: {what}")
+        if self.child.job is not job:
+            return
+        activity = progress(total=0, desc=f"HyperST: {what}")  # lets the event loop go round, in which it may end
+        if job in (self.child.job, self._reading):
+            self._activity = activity
+        else:
+            activity.close()
 
     def _new_folder(self) -> Path:
         folder = jobs_folder()
