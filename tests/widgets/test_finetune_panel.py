@@ -390,6 +390,29 @@ def test_a_folder_that_is_no_run_is_refused(
     assert panel.run is None
 
 
+def test_a_run_starts_from_a_checkpoint_that_was_looked_at(
+    panel: FinetunePanel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, chosen = panel.setup.start_from, tmp_path / "mine"
+
+    def choose(row: int) -> None:
+        start.setCurrentIndex(row)
+        start.activated.emit(row)  # what a click does
+
+    choose(1)
+    bundled = start.currentData()
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(chosen))
+    choose(start.count() - 1)
+    assert "no card.json, so this is no checkpoint" in str(notification_manager.records[-1].message)
+    assert start.currentData() == bundled
+    (chosen / "best").mkdir(parents=True)
+    (chosen / "best" / "card.json").touch()
+    for _ in range(2):
+        choose(start.count() - 1)
+        assert (start.currentText(), start.currentData()) == ("mine", str(chosen / "best"))
+    assert [start.itemText(row) for row in range(start.count())].count("mine") == 1
+
+
 def test_slides_opened_in_a_way_of_the_users_are_trained_on_as_they_were_opened(
     qtbot: Any, panel: FinetunePanel, section: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a checkpoint, asked for and looked at before it is taken."""
+"""Folders of checkpoints: asked for, looked at before they are taken, and what they are called."""
 
 from __future__ import annotations
 
@@ -40,3 +40,28 @@ def ask_for_checkpoint(parent: QWidget) -> Path | None:
             )
         )
     return found
+
+
+def told_apart(folders: list[str], taken: list[str]) -> list[str]:
+    """Return what to call folders: by their last part or, where that says too little, by as many as it takes.
+
+    The best checkpoint of a run is called as the run is.
+
+    Parameters
+    ----------
+    folders
+        Paths, each of them once.
+    taken
+        Names of other things.
+    """
+    parts = [(path.parent if path.name == BEST else path).parts for path in map(Path, folders)]
+    names = []
+    for mine in parts:
+        others = [other for other in parts if other is not mine]
+        count = 1
+        while count < len(mine) and (
+            "/".join(mine[-count:]) in taken or any(other[-count:] == mine[-count:] for other in others)
+        ):
+            count += 1
+        names.append("/".join(mine[-count:]))
+    return names

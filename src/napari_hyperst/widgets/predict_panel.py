@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from magicgui.widgets import ComboBox
 from qtpy.QtWidgets import QFormLayout, QPushButton
 
-from napari_hyperst.jobs.runs import BEST, best_of, list_runs
+from napari_hyperst.jobs.runs import best_of, list_runs
 from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT, bundled_checkpoints
 from napari_hyperst.viewer import preferences
-from napari_hyperst.widgets.checkpoint_folder import ask_for_checkpoint
+from napari_hyperst.widgets.checkpoint_folder import ask_for_checkpoint, told_apart
 from napari_hyperst.widgets.docks import FINETUNE, open_dock
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import Panel, literal
@@ -149,28 +149,3 @@ class PredictPanel(Panel):
         folder = ask_for_checkpoint(self)
         if folder is not None:
             self.add_checkpoint(folder)
-
-
-def told_apart(folders: list[str], taken: list[str]) -> list[str]:
-    """Return what to call folders: by their last part or, where that says too little, by as many as it takes.
-
-    The best checkpoint of a run is called as the run is.
-
-    Parameters
-    ----------
-    folders
-        Paths, each of them once.
-    taken
-        Names of other things.
-    """
-    parts = [(path.parent if path.name == BEST else path).parts for path in map(Path, folders)]
-    names = []
-    for mine in parts:
-        others = [other for other in parts if other is not mine]
-        count = 1
-        while count < len(mine) and (
-            "/".join(mine[-count:]) in taken or any(other[-count:] == mine[-count:] for other in others)
-        ):
-            count += 1
-        names.append("/".join(mine[-count:]))
-    return names

@@ -16,7 +16,7 @@ from napari_hyperst.nouns.bundled import bundled_checkpoints
 from napari_hyperst.nouns.plan import TrainingPlan
 from napari_hyperst.nouns.tasks import PlanTask, TrainTask
 from napari_hyperst.nouns.training import TrainConfig
-from napari_hyperst.widgets.checkpoint_folder import ask_for_checkpoint
+from napari_hyperst.widgets.checkpoint_folder import ask_for_checkpoint, told_apart
 from napari_hyperst.widgets.training_form import TrainingForm
 from napari_hyperst.widgets.training_genes import TrainingGenes
 from napari_hyperst.widgets.training_slides import TrainingSlides
@@ -50,7 +50,8 @@ class TrainingSetup(QWidget):
     def __init__(self, device: str = "auto", parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.plan: TrainingPlan | None = None
-        self._folders: list[Path] = []
+        self._folders: list[str] = []
+        self._started_from: str | None = None
         self._trouble = ""
         self._no_plans = False
         self.slides = TrainingSlides()
@@ -104,7 +105,8 @@ class TrainingSetup(QWidget):
         found = [(name, name) for name in bundled_checkpoints()]
         runs = [(job.folder.name, best_of(job)) for job in list_runs()]
         found += [(f"{name} (run)", str(best)) for name, best in runs if best is not None]
-        found += [(folder.name, str(folder)) for folder in self._folders]
+        chosen = [folder for folder in self._folders if folder not in [ref for _, ref in found]]
+        found += zip(told_apart(chosen, list(bundled_checkpoints())), chosen, strict=True)
         now = self.start_from.currentData()
         self.start_from.clear()
         self.start_from.addItem(_BARE, None)
@@ -199,12 +201,13 @@ class TrainingSetup(QWidget):
 
     def _on_start_from(self, _index: int) -> None:
         if self.start_from.currentData() == _OTHER:
-            self.start_from.setCurrentIndex(0)
             folder = ask_for_checkpoint(self)
             if folder is not None:
-                self._folders.append(folder)
+                self._started_from = str(folder)
+                self._folders = list(dict.fromkeys([*self._folders, self._started_from]))
                 self.list_checkpoints()
-                self.start_from.setCurrentIndex(self.start_from.findData(str(folder)))
+            self.start_from.setCurrentIndex(max(0, self.start_from.findData(self._started_from)))
+        self._started_from = self.start_from.currentData()
         self._on_changed()
 
     def _allow(self) -> None:
