@@ -236,7 +236,7 @@ class Overlays:
         if entry is None or not seen:
             text.visible = False
             return
-        if session.viewer.canvas.grid.enabled:  # each cell says what it shows, and of which gene
+        if session.side_by_side:  # each cell says what it shows, and of which gene
             said = [entry.key, *(f"{shown.title.lower()}: {_span(entry, layer, shown)}" for layer, shown in seen)]
         else:
             layer, shown = seen[-1]

@@ -332,6 +332,7 @@ class Session:
         """Colour what is visible anew, if the preferences ask for other colours."""
         for entry in self.entries.values():
             self.overlays.refresh(entry)
+        self.overlays.keep_up()
 
     # -- within
 
