@@ -26,8 +26,8 @@ peers: $(PEERS)  ## Make .venv-peers with the other tools that tests run on what
 $(PEERS): $(STAMP) scripts/peers
 	@scripts/peers && touch $@ || echo "the other tools could not be installed; the tests that run them are skipped" >&2
 
-test: install display peers  ## Run the tests, the longest first
-	OMP_NUM_THREADS=1 scripts/with-display $(PYTHON) -m pytest tests/widgets tests \
+test: install display peers  ## Run the tests, the slow ones first
+	OMP_NUM_THREADS=1 scripts/with-display $(PYTHON) -m pytest tests \
 	    -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: install  ## Check style, types, the direction of imports and the manifest

@@ -33,6 +33,12 @@ CROP = (4300, 4200, 6500, 6400)
 TINY_GENES = ("FASN", "ERBB2", "KRT19", "COL1A1", "ACTB", "FN1", "B2M", "CD74")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files with slow tests first, so that no core waits for the other at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep decoded images out of the user's cache."""

@@ -326,13 +326,16 @@ def test_lists_after_an_option() -> None:
 def test_demo_without_a_display_writes_store_and_picture(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     done = subprocess.run(
-        [sys.executable, "-m", "napari_hyperst.cli", "demo"],
+        [sys.executable, "-m", "napari_hyperst.cli", "demo", "--json"],
         capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
     )  # fmt: skip
-    assert "spots: 187\n" in done.stdout
-    assert "in_training: False\n" in done.stdout
-    assert "pcc: " in done.stdout
+    content = json.loads(done.stdout)
+    assert content["spots"] == 187
+    assert content["pcc"] > 0.5
+    assert not content["in_training"]
     folder = tmp_path / "hyperst-demo"
+    assert tmp_path / content["written"] == folder / "C2.zarr"
+    assert tmp_path / content["picture"] == folder / "C2.png"
     assert sorted(file.name for file in folder.iterdir()) == ["C2.png", "C2.zarr"]
     with Image.open(folder / "C2.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
@@ -343,15 +346,19 @@ def test_demo_without_a_display_writes_store_and_picture(tmp_path: Path) -> None
     assert len([name for name in table.obs if name.startswith("violation_")]) == 4
 
 
-def test_demo_opens_no_window_where_it_is_told_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("--out", "{tmp}/demo"), ("--json",)])
+def test_demo_opens_no_window_where_it_is_told_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, ...]
+) -> None:
     def refuse(*_: object) -> None:
-        raise StoreError("written")
+        raise StoreError("it would have been written")
 
     monkeypatch.setattr(cli, "has_display", lambda: True)
     monkeypatch.setattr(cli, "open_demo", lambda _device: pytest.fail("a window"))
     monkeypatch.setattr("napari_hyperst.prediction.predict", refuse)
-    with pytest.raises(StoreError, match="written"):
-        cli.demo(tmp_path / "demo")
+    with pytest.raises(SystemExit):
+        main(["demo", *(word.format(tmp=tmp_path) for word in words)])
+    assert "it would have been written" in capsys.readouterr().err
 
 
 BAD = {
