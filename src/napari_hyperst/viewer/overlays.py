@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.layers import MapLayer
     from napari_hyperst.viewer.session import Session
 
+#: What the caption puts before the limits of a map that is not on the scale of the others beside it.
+_CELLS = {"difference": "difference: "}
+
 
 class Overlays:
     """The layers of maps, kept in step with what a session shows.
@@ -236,12 +239,14 @@ class Overlays:
         if entry is None or not seen:
             text.visible = False
             return
-        if session.side_by_side:  # each cell says what it shows, and of which gene
-            said = [entry.key, *(f"{shown.title.lower()}: {_span(entry, layer, shown)}" for layer, shown in seen)]
+        changing = entry.table is not None and is_filling(entry.table)  # with each spot that comes in
+        if session.side_by_side:  # each cell says what it shows; predicted and measured have one scale
+            spans = [f"{_CELLS.get(shown.key, '')}{_span(layer)}" for layer, shown in seen]
+            said = [entry.key, *([] if changing else dict.fromkeys(spans))]
         else:
             layer, shown = seen[-1]
             title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
-            said = [f"{entry.key} · {title}", _span(entry, layer, shown)]
+            said = [f"{entry.key} · {title}", shown.unit if changing else f"{_span(layer)} {shown.unit}"]
         text.text = "\n".join([*said, "For research use only"])
         if not text.visible:
             text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
@@ -326,9 +331,7 @@ class Overlays:
                     place_footprints(found, spots)
 
 
-def _span(entry: Entry, layer: MapLayer, shown: Map) -> str:
-    """Say between which values a layer is coloured; of a prediction that is being made they change."""
-    if entry.table is not None and is_filling(entry.table):
-        return shown.unit
+def _span(layer: MapLayer) -> str:
+    """Say between which values a layer is coloured."""
     low, high = limits_shown(layer)
-    return f"{low:.3g} to {high:.3g} {shown.unit}"
+    return f"{low:.3g} to {high:.3g}"
