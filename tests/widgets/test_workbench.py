@@ -570,17 +570,18 @@ def test_two_viewers_do_not_mix(
 def test_closing_the_dock_ends_the_child_and_its_folders(
     qtbot: Any, viewer: Any, child: Child, section: Path, jobs: Path
 ) -> None:
+    before = set(jobs.iterdir())  # runs of other tests
     bench = Workbench(viewer, child)
     dock = viewer.window.add_dock_widget(bench)
     open_(qtbot, bench, section)
     predict(qtbot, bench)
-    assert any(jobs.iterdir())
+    assert set(jobs.iterdir()) > before
     pid = child.pid
     dock.destroyOnClose()  # what a click on its X does
     qtbot.waitUntil(lambda: child.pid == 0, timeout=5000)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert not any(jobs.iterdir())
+    assert set(jobs.iterdir()) == before
     session_of(viewer).show("measured")  # what is shown stays, and nobody listens in vain
 
 
