@@ -106,6 +106,16 @@ def test_what_is_asked_for_without_a_pause_is_drawn_meanwhile(
     qtbot.waitUntil(lambda: not (panel.plot._stale or panel.plot._painted), timeout=10_000)
 
 
+def test_a_plot_without_room_for_axes_is_drawn_in_silence(
+    panel: GeneScatterPanel, recwarn: pytest.WarningsRecorder
+) -> None:
+    plot = panel.plot
+    assert plot.figure is not None
+    plot.figure.set_size_inches(0.4, 0.2)
+    plot.canvas.draw()
+    assert not [str(one.message) for one in recwarn if "constrained_layout" in str(one.message)]
+
+
 def test_the_line_is_scipys(panel: GeneScatterPanel, session: Session) -> None:
     theirs = linregress(*pairs(session).astype(float).T)
     assert panel.plot.axes.get_title() == f"n = 47   PCC {theirs.rvalue:.2f}   slope {theirs.slope:.2f}"

@@ -148,18 +148,18 @@ def test_colours_are_of_gene_violation_and_annotation(qtbot: Any, disk: Poincare
             del counts.obs[column]
 
 
-def test_many_points_are_drawn_as_means(qtbot: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_points_are_drawn_as_means(
+    qtbot: Any, disk: PoincareDisk, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(poincare_disk, "MANY", 50)
-    made = PoincareDisk(session)
-    qtbot.addWidget(made)
-    made.show()
-    drawn_again(qtbot, made)
-    (image,) = artists(made, "density")
+    disk.plot.draw_soon()
+    drawn_again(qtbot, disk)
+    (image,) = artists(disk, "density")
     seen = np.asarray(image.get_array().filled(np.nan))
     assert session.active is not None
     norms = session.active.table.obs[["norm_spot_image", "norm_spot_gene"]].to_numpy()
     assert norms.min() <= np.nanmin(seen) <= np.nanmax(seen) <= norms.max()
-    assert not artists(made, "spot_image")
+    assert not artists(disk, "spot_image")
 
 
 def test_without_counts_genes_are_not_on_the_disk(qtbot: Any, session: Session) -> None:

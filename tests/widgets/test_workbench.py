@@ -585,6 +585,25 @@ def test_closing_the_dock_ends_the_child_and_its_folders(
     session_of(viewer).show("measured")  # what is shown stays, and nobody listens in vain
 
 
+def test_closing_the_dock_takes_away_what_the_job_at_work_has_shown(
+    qtbot: Any, make_napari_viewer_proxy: Make, child: Child, section: Path
+) -> None:
+    viewer = make_napari_viewer_proxy(show=True)
+    bench = Workbench(viewer, child)
+    dock = viewer.window.add_dock_widget(bench)
+    open_(qtbot, bench, section)
+    scene(bench, "fills")
+    before = set(progress._all_instances)
+    click(qtbot, bench.predict_panel.button)
+    entry = bench.session.active
+    assert entry is not None
+    qtbot.waitUntil(lambda: entry.filled > 5 and set(progress._all_instances) > before, timeout=20_000)
+    dock.destroyOnClose()
+    qtbot.waitUntil(lambda: set(progress._all_instances) == before, timeout=5000)
+    assert entry.table is None
+    assert len(viewer.layers) == 2
+
+
 def test_closing_while_a_store_is_written_lets_it_be_written(
     qtbot: Any, viewer: Any, child: Child, section: Path, tmp_path: Path
 ) -> None:

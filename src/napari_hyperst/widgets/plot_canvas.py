@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
@@ -30,6 +31,12 @@ class PlotCanvas(FigureCanvasQTAgg):
         """Ask to be drawn, unless it is what draws now that tells."""
         if not getattr(self, "_is_drawing", False):
             self._ask()
+
+    def draw(self) -> None:
+        """Draw, also where there is no room for axes, of which matplotlib would warn with each drawing."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="constrained_layout not applied")
+            super().draw()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Show what was drawn last, stretched until it is drawn in this size."""

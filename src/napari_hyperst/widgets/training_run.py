@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
-    QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -23,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_hyperst.jobs.progress import duration
 from napari_hyperst.jobs.runs import RunFollower
 from napari_hyperst.nouns.tasks import TrainTask
+from napari_hyperst.widgets.bar import Bar
 
 if TYPE_CHECKING:
     from napari_hyperst.widgets.training_curves import TrainingCurves
@@ -79,7 +79,7 @@ class TrainingRun(QWidget):
         for label in (self.title, self.detail, self.note):
             label.setWordWrap(True)
             label.setTextFormat(Qt.TextFormat.PlainText)
-        self.bar = QProgressBar()
+        self.bar = Bar()
         self.lines = QPlainTextEdit()
         self.lines.setReadOnly(True)
         self.lines.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
@@ -217,11 +217,9 @@ class TrainingRun(QWidget):
         told = run.progress
         self.bar.setVisible(told.live)
         if told.state in ("starting", "preparing"):
-            self.bar.setRange(0, told.total)
-            self.bar.setValue(told.done)
+            self.bar.show_progress(told.done, told.total)
         else:
-            self.bar.setRange(0, 1000)
-            self.bar.setValue(round(1000 * told.share))
+            self.bar.show_progress(round(1000 * told.share), 1000)
 
 
 def _title(run: RunFollower, asked: str) -> str:

@@ -164,6 +164,13 @@ class Work(QObject):
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def clear_away(self) -> None:
+        """Take away what was shown while it was at work: its bar in napari's activity dock, a half prediction."""
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+        self._end_filling()
+
     # -- within
 
     def _submit(self, task: PredictTask | ExportTask, entry: Entry, what: str) -> None:
@@ -273,10 +280,7 @@ class Work(QObject):
 
     def _rest(self, message: str) -> None:
         """Say that it is over, and what there is to be said of it."""
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
-        self._end_filling()  # of what was stopped, or cannot be shown
+        self.clear_away()
         self.rested.emit(message)
         self.changed.emit()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
 from napari_hyperst.jobs.progress import duration
 from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import ExportTask
+from napari_hyperst.widgets.bar import Bar
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import literal
 
@@ -39,7 +40,7 @@ class WorkBar(QWidget):
         self._work, self._exports = work, exports
         self._began: tuple[float, int] | None = None
         self._line = ""
-        self.bar = QProgressBar()
+        self.bar = Bar()
         self.bar.setToolTip("How far the work has come")
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip(_CANCEL)
@@ -85,7 +86,7 @@ class WorkBar(QWidget):
             return
         self._began, self._line = None, ""
         self._leave_room(lines=1)
-        self.bar.setRange(0, 0)
+        self.bar.show_progress(0, 0)
         self.bar.show()
         self.cancel.setEnabled(True)
         self.cancel.show()
@@ -95,10 +96,7 @@ class WorkBar(QWidget):
         if not self._mine:
             return
         what, done, total = str(event.content["what"]), int(event.content["done"]), int(event.content["total"])
-        self.bar.setUpdatesEnabled(False)  # Qt would draw the window here and now, and the canvas a second time
-        self.bar.setRange(0, total)
-        self.bar.setValue(done)
-        self.bar.setUpdatesEnabled(True)
+        self.bar.show_progress(done, total)
         if total == 0:
             self._line = f"{what[:1].upper()}{what[1:]}…"
         else:

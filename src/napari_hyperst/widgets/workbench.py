@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer import ahead
@@ -58,6 +60,7 @@ class Workbench(QWidget):
     def __init__(self, napari_viewer: ViewerModel, child: Child | None = None) -> None:
         super().__init__()
         self._docked = False
+        self._window: QMainWindow | None = None
         self.session = session_of(napari_viewer)
         self.child = child or Child()
         self.work = Work(self.session, self.child)
@@ -131,8 +134,17 @@ class Workbench(QWidget):
                 self._docked = True
             elif self._docked:
                 self._end()
+                QTimer.singleShot(0, partial(_clear_away, self.work, self._window))
                 self.deleteLater()
         return bool(super().event(event))
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Take note of the window it is docked in."""
+        super().showEvent(event)
+        parent = self.parentWidget()
+        while parent is not None and not isinstance(parent, QMainWindow):
+            parent = parent.parentWidget()
+        self._window = parent
 
     # -- within
 
@@ -219,3 +231,10 @@ def _end(work: Work, panels: list[Panel], *_: object) -> None:
         panel.let_go()
     panels.clear()
     work.close()
+
+
+def _clear_away(work: Work, window: QMainWindow | None) -> None:
+    """Take away what a job left that ended with the widget, where the viewer stays."""
+    with contextlib.suppress(RuntimeError):  # Qt has destroyed it
+        if window is not None and window.isVisible():
+            work.clear_away()
