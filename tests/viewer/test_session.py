@@ -242,6 +242,27 @@ def test_points_are_uploaded_once_for_a_change_of_gene(whole: Session) -> None:
     assert not np.array_equal(layer.face_color, before)
 
 
+def test_a_change_of_gene_tells_the_list_of_layers_nothing_and_keeps_what_a_user_added(whole: Session) -> None:
+    entry = whole.active
+    assert entry is not None
+    assert entry.table is not None
+    layer = whole.layer_of(entry, "predicted")
+    assert layer is not None
+    layer.features["mine"] = np.arange(len(layer.data))
+    layer.name = "mine"  # else its name tells the gene
+    told, table = MagicMock(), MagicMock()
+    whole.viewer.layers.events.connect(lambda event: told(event.type))
+    layer.events.features.connect(table)
+    gene = str(entry.table.var_names[2])
+    whole.show(gene=gene)
+    assert told.mock_calls == []  # the list would be drawn again, and so the whole window
+    np.testing.assert_array_equal(layer.features["value"], entry.table[:, gene].X.ravel())
+    np.testing.assert_array_equal(layer.features["mine"], np.arange(len(layer.data)))
+    assert not table.called
+    whole.overlays.catch_up(entry)
+    assert table.call_count == 1  # napari's table of features is told when the map has been seen
+
+
 def test_rings_stay_where_a_spot_was_not_predicted(predicted: Session) -> None:
     assert predicted.viewer.layers["corner"].visible
 

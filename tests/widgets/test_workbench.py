@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from napari.settings import get_plugin_settings
 from napari.utils import progress
 from napari.utils.notifications import notification_manager
@@ -27,11 +28,13 @@ from qtpy.QtWidgets import (
     QTabBar,
 )
 
+from napari_hyperst.jobs.filling import Filling
 from napari_hyperst.nouns.tasks import ExportTask
-from napari_hyperst.slides import open_slide
+from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.entry import Entry
+from napari_hyperst.viewer.filling import filling_table
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.gene_model import NAME
@@ -293,6 +296,7 @@ def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
     assert np.isfinite(values[: entry.filled]).all()
     assert np.isnan(values[-1])
     assert layer.face_color[-1, 3] == 0
+    assert not layer.face_colorbar.visible  # its limits change with the spots that come in
     assert "wait until all spots" in bench.panel(GenesPanel).maps.buttons["measured"].toolTip()
     assert not bench.panel(ExportPanel).new.isEnabled()
     for title in bench.sections:
@@ -308,7 +312,49 @@ def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
     predict(qtbot, bench)
     assert entry.table is not None
     assert bench.session.layer_of(entry, "measured") is not None
+    assert bench.session.layer_of(entry, "predicted").face_colorbar.visible
     assert messages() == []
+
+
+def test_the_colour_bar_comes_with_the_last_spot(
+    bench: Workbench, tiny_slide: Slide, tiny_table: AnnData, tmp_path: Path
+) -> None:
+    session = bench.session
+    entry = session.add(tiny_slide)
+    filling = Filling(tmp_path, list(tiny_table.var_names), len(tiny_slide.spots))
+    filling.put(np.arange(20), np.ones((20, tiny_table.n_vars), np.float32))
+    session.set_prediction(
+        entry.key, filling_table(tiny_slide, list(tiny_table.var_names), tmp_path / str(filling.told["file"])), ""
+    )
+    layer = session.layer_of(entry, "predicted")
+    assert layer is not None
+    assert not layer.face_colorbar.visible
+    session.set_prediction(entry.key, tiny_table.copy(), "table_hyperst")
+    assert session.layer_of(entry, "predicted") is layer
+    assert layer.face_colorbar.visible
+    layer.face_colorbar.visible = False  # by hand
+    session.show(gene=str(tiny_table.var_names[3]))
+    session.set_prediction(entry.key, tiny_table.copy(), "table_hyperst")
+    assert not layer.face_colorbar.visible
+
+
+def test_napari_says_that_something_is_at_work_without_laying_the_window_out_anew(
+    qtbot: Any, make_napari_viewer_proxy: Make, child: Child
+) -> None:
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.add_dock_widget(Workbench(viewer, child))
+    status = viewer.window._qt_window.statusBar()
+    (sign,) = [label for label in status.findChildren(QLabel) if label.movie() is not None]
+    qtbot.wait(50)
+    before = status.height()
+    told = progress(total=0, desc="something")
+    try:
+        qtbot.waitUntil(sign.isVisible)
+        qtbot.wait(50)
+        assert status.height() == before
+        assert sign.movie().speed() < 50
+    finally:
+        told.close()
 
 
 def test_the_work_is_told_in_the_activity_dock(qtbot: Any, bench: Workbench, section: Path) -> None:

@@ -213,6 +213,7 @@ def add_map(
     describe: Describe,
     *,
     visible: bool,
+    bar: bool,
 ) -> MapLayer:
     """Add a map over its slide's spots: points, or an image where they are bins side by side.
 
@@ -228,8 +229,8 @@ def add_map(
         What ``metadata["hyperst"]`` is to hold, the layer's name and colormap among it.
     describe
         What the status bar says of a row of the table.
-    visible
-        Whether it is to be seen.
+    visible, bar
+        Whether it is to be seen, and its colour bar.
     """
     from napari_hyperst.viewer.map_layers import BinMap, SpotMap
 
@@ -253,7 +254,6 @@ def add_map(
             **where,
             **said,
         )
-        layer.face_colorbar.visible = True
     else:
         index = bin_rows(grid, table)
         metadata["grid"] = grid
@@ -266,7 +266,8 @@ def add_map(
             **grid.placement(where),
             **said,
         )
-        layer.colorbar.visible = True
+    if bar:
+        show_bar(layer)
     viewer.add_layer(layer)
     return layer
 
@@ -274,6 +275,11 @@ def add_map(
 def is_image(layer: Any) -> bool:
     """Tell whether spots are shown as an image, as bins side by side are."""
     return not hasattr(layer, "face_color")
+
+
+def show_bar(layer: MapLayer) -> None:
+    """Show napari's colour bar of a map."""
+    (layer.colorbar if is_image(layer) else layer.face_colorbar).visible = True
 
 
 def limits_shown(layer: MapLayer) -> tuple[float, float]:
@@ -308,20 +314,24 @@ def recolour(layer: MapLayer, values: Values, limits: tuple[float, float], color
     put(layer, values, limits, colormap, table)
 
 
-def draw_thumbnail(layer: MapLayer) -> None:
-    """Draw a map's small picture in the list of layers anew: of spots, napari does not when they change colour."""
+def catch_up(layer: MapLayer) -> None:
+    """Have napari draw a map's small picture anew, and its table of features: each has the list of layers drawn."""
     if not is_image(layer):
         layer.refresh(data_displayed=False, highlight=False, extent=False)
+        layer.events.features()
 
 
 def _recolour_points(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
     positions = np.asarray(table.obsm["spatial"])[:, ::-1]
+    features = _features(values, table)
     if layer.data.shape != positions.shape or not np.array_equal(layer.data, positions):
         layer.data = positions  # other spots than before, or one was moved or deleted by hand
         layer.size, layer.border_width, layer.shown = float(layer.size[0]), 0.0, True
+        layer.features = features
     told = layer._face.events  # of which each would have napari upload all points again
     with told.colors.blocker(), told.color_properties.blocker():
-        layer.features = _features(values, table)
+        layer.features[VALUE] = features[VALUE]
+        layer.refresh_colors()
         layer.face_contrast_limits = limits
         if layer.face_colormap.name != colormap:
             layer.face_colormap = colormap

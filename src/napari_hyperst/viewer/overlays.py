@@ -12,13 +12,14 @@ from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, pl
 from napari_hyperst.viewer.hover import describe_spot
 from napari_hyperst.viewer.layers import (
     add_map,
-    draw_thumbnail,
+    catch_up,
     follow,
     is_image,
     limits_shown,
     look_at_spots,
     recolour,
     resize,
+    show_bar,
     spot_metadata,
 )
 from napari_hyperst.viewer.maps import Map
@@ -128,11 +129,11 @@ class Overlays:
         if viewer.mouse_over_canvas:  # the status bar tells the values under it anew
             viewer.cursor.events.position(value=viewer.cursor.position)
 
-    def draw_thumbnails(self, entry: Entry) -> None:
-        """Draw the small pictures of a slide's visible maps anew; of many spots that takes longer than to show them."""
+    def catch_up(self, entry: Entry) -> None:
+        """Have napari draw what else it shows of a slide's visible maps, which takes longer than to show them."""
         for layer in self.of(entry):
             if layer.visible:
-                draw_thumbnail(layer)
+                catch_up(layer)
 
     def add(self, entry: Entry, shown: Map, visible: bool) -> MapLayer:
         """Add the layer of a map."""
@@ -158,6 +159,7 @@ class Overlays:
             said,
             partial(self._describe, entry.key, shown.key),
             visible=visible,
+            bar=not said["filling"],  # whose limits change again and again: napari rebuilds it each time
         )
         layer.events.visible.connect(self._on_visible)
         return layer
@@ -267,6 +269,7 @@ class Overlays:
             "genes": self._session.genes if shown.of_gene else (),
             "colormap": shown.colormap or colormap(),
             "percentiles": percentiles(),
+            "filling": entry.table is not None and is_filling(entry.table),
             "filled": entry.filled,
         }
 
@@ -288,6 +291,8 @@ class Overlays:
         values = entry.values.of(shown.key, genes)
         limits = entry.values.limits(shown.key, genes, percentiles())
         recolour(layer, values, limits, wanted["colormap"], entry.table)
+        if said["filling"] and not wanted["filling"]:
+            show_bar(layer)
         if layer.name == said["name"]:  # the user has not renamed it
             layer.name = self._name(entry, shown)
             wanted["name"] = layer.name

@@ -34,6 +34,8 @@ class Child(QObject):
     ----------
     command
         Arguments to this Python; those of the real child, unless a test gives its own.
+    parent
+        Qt parent: with it, and not before, Qt destroys this where Python ends without napari's event loop.
     """
 
     #: The child is there: what kinds of device it found, each with an empty string or the reason why not.
@@ -45,8 +47,8 @@ class Child(QObject):
     #: The child could not be started, or ended without having been ready: why.
     broken = Signal(str)
 
-    def __init__(self, command: Sequence[str] = _COMMAND) -> None:
-        super().__init__()
+    def __init__(self, command: Sequence[str] = _COMMAND, parent: QObject | None = None) -> None:
+        super().__init__(parent)
         self._command = list(command)
         self._process: QProcess | None = None
         self._job: Job | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from napari_hyperst.viewer.session import Session, session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.genes_panel import GenesPanel
 from napari_hyperst.widgets.hierarchy_panel import HierarchyPanel
+from napari_hyperst.widgets.indicator import calm
 from napari_hyperst.widgets.links import hear
 from napari_hyperst.widgets.panel import Panel, held
 from napari_hyperst.widgets.predict_panel import PredictPanel
@@ -30,8 +32,8 @@ from napari_hyperst.widgets.work import Work
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-#: How long a gene has been looked at when the small pictures of its maps are drawn.
-_THUMBNAILS_MS = 300
+#: How long a gene has been looked at when napari draws what else it shows of its maps.
+_CATCH_UP_MS = 300
 #: How long after it was made its window is drawn, and what the first slide needs is imported.
 _AHEAD_MS = 200
 RESEARCH_USE = "For research use only. Not for use in diagnostic procedures."
@@ -60,9 +62,9 @@ class Workbench(QWidget):
     def __init__(self, napari_viewer: ViewerModel, child: Child | None = None) -> None:
         super().__init__()
         self._docked = False
-        self._window: QMainWindow | None = None
+        self._window: weakref.ref[QMainWindow] | None = None
         self.session = session_of(napari_viewer)
-        self.child = child or Child()
+        self.child = child or Child(parent=self)
         self.work = Work(self.session, self.child)
         self.panels = [make(self.session, self.work) for make in PANELS]
         self.sections = {panel.title: Section(panel, panel.title) for panel in self.panels}
@@ -73,17 +75,17 @@ class Workbench(QWidget):
         self._room = QTimer(self)
         self._room.setSingleShot(True)
         self._room.timeout.connect(self._make_room)
-        self._thumbnails = QTimer(self)
-        self._thumbnails.setSingleShot(True)
-        self._thumbnails.setInterval(_THUMBNAILS_MS)
-        self._thumbnails.timeout.connect(self._draw_thumbnails)
+        self._catching_up = QTimer(self)
+        self._catching_up.setSingleShot(True)
+        self._catching_up.setInterval(_CATCH_UP_MS)
+        self._catching_up.timeout.connect(self._catch_up)
         self._lay_out()
         for section in self.sections.values():
             section.toggled.connect(partial(self._on_toggled, section))
         signals = (self.session.slides_changed, self.session.opening_changed, self.session.prediction_changed)
         hear(self, *((signal, self._on_session) for signal in signals))
         shown = (self.session.shown_changed, self.session.prediction_changed)
-        hear(self, *((signal, self._thumbnails_soon) for signal in shown))
+        hear(self, *((signal, self._catch_up_soon) for signal in shown))
         self.work.changed.connect(self._make_room_soon)
         self._end = partial(_end, self.work, self.panels)
         self.destroyed.connect(self._end)
@@ -144,16 +146,18 @@ class Workbench(QWidget):
         parent = self.parentWidget()
         while parent is not None and not isinstance(parent, QMainWindow):
             parent = parent.parentWidget()
-        self._window = parent
+        if parent is not None:
+            self._window = weakref.ref(parent)
+            calm(parent)
 
     # -- within
 
-    def _thumbnails_soon(self) -> None:
-        self._thumbnails.start()
+    def _catch_up_soon(self) -> None:
+        self._catching_up.start()
 
-    def _draw_thumbnails(self) -> None:
+    def _catch_up(self) -> None:
         if self.session.active is not None:
-            self.session.overlays.draw_thumbnails(self.session.active)
+            self.session.overlays.catch_up(self.session.active)
 
     def _lay_out(self) -> None:
         self._notice = QLabel(RESEARCH_USE)
@@ -233,8 +237,9 @@ def _end(work: Work, panels: list[Panel], *_: object) -> None:
     work.close()
 
 
-def _clear_away(work: Work, window: QMainWindow | None) -> None:
+def _clear_away(work: Work, of: weakref.ref[QMainWindow] | None) -> None:
     """Take away what a job left that ended with the widget, where the viewer stays."""
+    window = None if of is None else of()
     with contextlib.suppress(RuntimeError):  # Qt has destroyed it
         if window is not None and window.isVisible():
             work.clear_away()
