@@ -263,6 +263,22 @@ def test_a_change_of_gene_tells_the_list_of_layers_nothing_and_keeps_what_a_user
     assert table.call_count == 1  # napari's table of features is told when the map has been seen
 
 
+def test_labels_and_colours_that_were_chosen_by_hand_follow_the_gene(whole: Session) -> None:
+    entry = whole.active
+    assert entry is not None
+    assert entry.table is not None
+    layer = whole.layer_of(entry, "predicted")
+    assert layer is not None
+    layer.text = "{value:.2f}"
+    layer.face_color_mode = "direct"
+    for gene in map(str, entry.table.var_names[2:4]):
+        whole.show(gene=gene)
+        wanted = entry.table[:, gene].X.ravel()
+        assert list(layer.text.values) == [f"{value:.2f}" for value in wanted]
+        layer.face_color_mode = "colormap"
+        np.testing.assert_array_equal(layer._face.color_properties.values, wanted)
+
+
 def test_rings_stay_where_a_spot_was_not_predicted(predicted: Session) -> None:
     assert predicted.viewer.layers["corner"].visible
 

@@ -631,6 +631,16 @@ def test_closing_the_dock_ends_the_child_and_its_folders(
     session_of(viewer).show("measured")  # what is shown stays, and nobody listens in vain
 
 
+def test_napari_can_be_quit_when_the_dock_is_gone_with_its_own_child(qtbot: Any, viewer: Any) -> None:
+    bench = Workbench(viewer)
+    end, child = bench._end, bench.child
+    qtbot.waitUntil(lambda: child.pid != 0, timeout=5000)
+    bench.deleteLater()
+    with qtbot.waitSignal(bench.destroyed, timeout=20_000):
+        pass
+    end()  # as napari's end calls it
+
+
 def test_closing_the_dock_takes_away_what_the_job_at_work_has_shown(
     qtbot: Any, make_napari_viewer_proxy: Make, child: Child, section: Path
 ) -> None:

@@ -323,15 +323,19 @@ def catch_up(layer: MapLayer) -> None:
 
 def _recolour_points(layer: Any, values: Values, limits: tuple[float, float], colormap: str, table: AnnData) -> None:
     positions = np.asarray(table.obsm["spatial"])[:, ::-1]
-    features = _features(values, table)
+    anew = layer.face_color_mode != "colormap"  # chosen by hand: the values are kept for when it is one again
     if layer.data.shape != positions.shape or not np.array_equal(layer.data, positions):
         layer.data = positions  # other spots than before, or one was moved or deleted by hand
         layer.size, layer.border_width, layer.shown = float(layer.size[0]), 0.0, True
-        layer.features = features
+        anew = True
     told = layer._face.events  # of which each would have napari upload all points again
     with told.colors.blocker(), told.color_properties.blocker():
-        layer.features[VALUE] = features[VALUE]
-        layer.refresh_colors()
+        if anew:
+            layer.features = _features(values, table)
+        else:  # in place, of which the list of layers, and so the whole window, is not drawn again
+            layer.features[VALUE] = np.asarray(values, dtype=np.float32)
+            layer.refresh_colors()
+            layer.refresh_text()
         layer.face_contrast_limits = limits
         if layer.face_colormap.name != colormap:
             layer.face_colormap = colormap

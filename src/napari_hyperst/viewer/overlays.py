@@ -304,6 +304,8 @@ class Overlays:
         entry = self._session.entries.get(ours(layer).get("slide", ""))
         if layer.visible and entry is not None and entry.table is not None:
             self._recolour(entry, layer)
+            if not is_image(layer):
+                layer.events.features()  # to napari's table of them: the list draws the layer now in any case
             self._follow(entry, layer)
         self.keep_up()
 

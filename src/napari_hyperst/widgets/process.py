@@ -143,6 +143,8 @@ class Child(QObject):
 
     def _hand_over(self) -> QProcess | None:
         """Let go of the process, told that there is nothing more for it to do; return it, if there is one."""
+        if self._closing:  # with its parent Qt may have destroyed what is used here
+            return None
         self._closing = True
         self._timer.stop()
         collector.let_go(self)

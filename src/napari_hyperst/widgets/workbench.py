@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -240,6 +239,9 @@ def _end(work: Work, panels: list[Panel], *_: object) -> None:
 def _clear_away(work: Work, of: weakref.ref[QMainWindow] | None) -> None:
     """Take away what a job left that ended with the widget, where the viewer stays."""
     window = None if of is None else of()
-    with contextlib.suppress(RuntimeError):  # Qt has destroyed it
-        if window is not None and window.isVisible():
-            work.clear_away()
+    try:
+        stays = window is not None and window.isVisible()
+    except RuntimeError:  # Qt has destroyed it
+        return
+    if stays:
+        work.clear_away()
