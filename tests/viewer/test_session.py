@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -22,10 +22,14 @@ from napari_hyperst.slides import open_slide
 from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
 from napari_hyperst.viewer.contract import ours
+from napari_hyperst.viewer.entry import Entry
 from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import OURS
 from napari_hyperst.viewer.session import Session
 from napari_hyperst.viewer.stored import choices, shown_of
+
+if TYPE_CHECKING:
+    from napari_hyperst.viewer.layers import MapLayer
 
 Make = Callable[..., Any]
 
@@ -52,6 +56,16 @@ def names(session: Session) -> list[str]:
 
 def visible(session: Session) -> list[str]:
     return [layer.metadata[OURS]["kind"] for layer in session.viewer.layers if layer.visible][2:]
+
+
+def prediction_shown(session: Session) -> tuple[Entry, AnnData, MapLayer]:
+    """Return the active slide, its prediction and the layer that shows it."""
+    entry = session.active
+    assert entry is not None
+    assert entry.table is not None
+    layer = session.layer_of(entry, "predicted")
+    assert layer is not None
+    return entry, entry.table, layer
 
 
 def test_a_viewer_has_one_session_and_is_not_kept_alive_by_it() -> None:
@@ -229,51 +243,40 @@ def test_rings_come_back_when_their_slide_is_looked_at_again(whole: Session, sec
 
 
 def test_points_are_uploaded_once_for_a_change_of_gene(whole: Session) -> None:
-    assert whole.active is not None
-    assert whole.active.table is not None
-    layer = whole.layer_of(whole.active, "predicted")
-    assert layer is not None
+    _, table, layer = prediction_shown(whole)
     told = MagicMock()
     for event in (layer._face.events.colors, layer._face.events.color_properties):
         event.connect(told)
     before = layer.face_color.copy()
-    whole.show(gene=str(whole.active.table.var_names[2]))
+    whole.show(gene=str(table.var_names[2]))
     assert told.call_count == 1
     assert not np.array_equal(layer.face_color, before)
 
 
 def test_a_change_of_gene_tells_the_list_of_layers_nothing_and_keeps_what_a_user_added(whole: Session) -> None:
-    entry = whole.active
-    assert entry is not None
-    assert entry.table is not None
-    layer = whole.layer_of(entry, "predicted")
-    assert layer is not None
+    entry, table, layer = prediction_shown(whole)
     layer.features["mine"] = np.arange(len(layer.data))
     layer.name = "mine"  # else its name tells the gene
-    told, table = MagicMock(), MagicMock()
+    told, told_table = MagicMock(), MagicMock()
     whole.viewer.layers.events.connect(lambda event: told(event.type))
-    layer.events.features.connect(table)
-    gene = str(entry.table.var_names[2])
+    layer.events.features.connect(told_table)
+    gene = str(table.var_names[2])
     whole.show(gene=gene)
     assert told.mock_calls == []  # the list would be drawn again, and so the whole window
-    np.testing.assert_array_equal(layer.features["value"], entry.table[:, gene].X.ravel())
+    np.testing.assert_array_equal(layer.features["value"], table[:, gene].X.ravel())
     np.testing.assert_array_equal(layer.features["mine"], np.arange(len(layer.data)))
-    assert not table.called
+    assert not told_table.called
     whole.overlays.catch_up(entry)
-    assert table.call_count == 1  # napari's table of features is told when the map has been seen
+    assert told_table.call_count == 1  # napari's table of features is told when the map has been seen
 
 
 def test_labels_and_colours_that_were_chosen_by_hand_follow_the_gene(whole: Session) -> None:
-    entry = whole.active
-    assert entry is not None
-    assert entry.table is not None
-    layer = whole.layer_of(entry, "predicted")
-    assert layer is not None
+    _, table, layer = prediction_shown(whole)
     layer.text = "{value:.2f}"
     layer.face_color_mode = "direct"
-    for gene in map(str, entry.table.var_names[2:4]):
+    for gene in map(str, table.var_names[2:4]):
         whole.show(gene=gene)
-        wanted = entry.table[:, gene].X.ravel()
+        wanted = table[:, gene].X.ravel()
         assert list(layer.text.values) == [f"{value:.2f}" for value in wanted]
         layer.face_color_mode = "colormap"
         np.testing.assert_array_equal(layer._face.color_properties.values, wanted)
@@ -314,13 +317,9 @@ def test_another_gene_recolours_what_is_visible_now_and_the_rest_when_it_is(pred
 
 
 def test_a_name_given_by_hand_stays(predicted: Session) -> None:
-    entry = predicted.active
-    assert entry is not None
-    assert entry.table is not None
-    layer = predicted.layer_of(entry, "predicted")
-    assert layer is not None
+    entry, table, layer = prediction_shown(predicted)
     layer.name = "mine"
-    for gene in entry.table.var_names[:3]:
+    for gene in table.var_names[:3]:
         predicted.show("predicted", gene)
         assert predicted.layer_of(entry, "predicted") is layer
     assert layer.name == "mine"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import OURS
+from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.genes import Genes, genes_of
 from napari_hyperst.viewer.map_values import MapValues
 from napari_hyperst.viewer.maps import Map, maps_of
@@ -81,6 +82,11 @@ class Entry:
         if self._rows is None or self._rows[0] is not self.table:
             self._rows = self.table, rows_of_spots(self.table, self.predicted)
         return self._rows[1]
+
+    @property
+    def filling(self) -> bool:
+        """Whether its prediction is still being made."""
+        return self.table is not None and is_filling(self.table)
 
     def map(self, key: str) -> Map | None:
         """Return a map that can be shown, by its key."""

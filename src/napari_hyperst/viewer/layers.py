@@ -318,6 +318,12 @@ def catch_up(layer: MapLayer) -> None:
     """Have napari draw a map's small picture anew, and its table of features: each has the list of layers drawn."""
     if not is_image(layer):
         layer.refresh(data_displayed=False, highlight=False, extent=False)
+    tell_features(layer)
+
+
+def tell_features(layer: MapLayer) -> None:
+    """Have napari's table of features show those of a map of spots, which are written in place."""
+    if not is_image(layer):
         layer.events.features()
 
 

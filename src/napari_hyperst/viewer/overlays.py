@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, layer_of, layers_of, ours
-from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
 from napari_hyperst.viewer.hover import describe_spot
 from napari_hyperst.viewer.layers import (
@@ -21,6 +20,7 @@ from napari_hyperst.viewer.layers import (
     resize,
     show_bar,
     spot_metadata,
+    tell_features,
 )
 from napari_hyperst.viewer.maps import Map
 from napari_hyperst.viewer.preferences import colormap, percentiles
@@ -223,8 +223,8 @@ class Overlays:
         viewer, spots = self._session.viewer, self._spots(entry)
         if spots is None or is_image(spots) or viewer.canvas.grid.enabled:
             return
-        rows, table = entry.rows, entry.table
-        of_all = rows is not None and bool((rows >= 0).all()) and table is not None and not is_filling(table)
+        rows = entry.rows
+        of_all = rows is not None and bool((rows >= 0).all()) and not entry.filling
         seen = of_all and any(layer.visible for layer in self.of(entry))
         covered = seen and spots not in viewer.layers.selection
         if covered != entry.covered:
@@ -241,14 +241,13 @@ class Overlays:
         if entry is None or not seen:
             text.visible = False
             return
-        changing = entry.table is not None and is_filling(entry.table)  # with each spot that comes in
         if session.side_by_side:  # each cell says what it shows; predicted and measured have one scale
             spans = [f"{_CELLS.get(shown.key, '')}{_span(layer)}" for layer, shown in seen]
-            said = [entry.key, *([] if changing else dict.fromkeys(spans))]
+            said = [entry.key, *([] if entry.filling else dict.fromkeys(spans))]  # those change with each spot
         else:
             layer, shown = seen[-1]
             title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
-            said = [f"{entry.key} · {title}", shown.unit if changing else f"{_span(layer)} {shown.unit}"]
+            said = [f"{entry.key} · {title}", shown.unit if entry.filling else f"{_span(layer)} {shown.unit}"]
         text.text = "\n".join([*said, "For research use only"])
         if not text.visible:
             text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
@@ -269,7 +268,7 @@ class Overlays:
             "genes": self._session.genes if shown.of_gene else (),
             "colormap": shown.colormap or colormap(),
             "percentiles": percentiles(),
-            "filling": entry.table is not None and is_filling(entry.table),
+            "filling": entry.filling,
             "filled": entry.filled,
         }
 
@@ -304,8 +303,7 @@ class Overlays:
         entry = self._session.entries.get(ours(layer).get("slide", ""))
         if layer.visible and entry is not None and entry.table is not None:
             self._recolour(entry, layer)
-            if not is_image(layer):
-                layer.events.features()  # to napari's table of them: the list draws the layer now in any case
+            tell_features(layer)  # the list of layers draws it now in any case
             self._follow(entry, layer)
         self.keep_up()
 

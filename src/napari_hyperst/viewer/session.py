@@ -13,7 +13,6 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import BASE, OF_OTHERS, layers_of, ours
 from napari_hyperst.viewer.entry import Entry, fill, hold, let_go, unlike
-from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import footprint_layer
 from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers
 from napari_hyperst.viewer.maps import maps_of
@@ -241,7 +240,7 @@ class Session:
         entry = self.entries.get(key)
         if entry is None:
             return
-        if entry.table is not None and is_filling(entry.table) and self.gene == entry.genes.first:
+        if entry.filling and self.gene == entry.genes.first:
             self.gene = None  # nobody chose it
         hold(entry, table, name, result, slide, genes)
         if key == self._active:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_hyperst.viewer.filling import WAIT, is_filling
+from napari_hyperst.viewer.filling import WAIT
 from napari_hyperst.viewer.hierarchy import Angles, Hierarchy, title_of
 from napari_hyperst.viewer.maps import NO_COUNTS, values_of
 from napari_hyperst.viewer.statistics import Grid, Line
@@ -48,7 +48,7 @@ class GeneScatter(SpotPlot):
         """Return why there is nothing to draw."""
         if self.entry is None:
             return "Predict the genes of a slide with counts to compare them with what was measured."
-        if self.entry.table is not None and is_filling(self.entry.table):
+        if self.entry.filling:
             return WAIT
         if self.entry.map("measured") is None:
             return f"There is nothing to compare with: it {NO_COUNTS}."
@@ -140,7 +140,7 @@ class HierarchyHistogram(Plot):
         entry = self.session.active
         if entry is None or entry.table is None:
             return "Predict the genes of a slide to see how deep its spots lie in the hierarchy."
-        if is_filling(entry.table):
+        if entry.filling:
             return WAIT
         if not self.session.map.startswith(("norm_", "violation_")) or entry.map(self.session.map) is None:
             return "Choose a norm or a relation in the list to see how it is distributed."

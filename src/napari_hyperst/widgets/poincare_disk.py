@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabe
 
 from napari_hyperst.nouns.hierarchy import EMBEDDINGS, Embedding
 from napari_hyperst.viewer.colouring import NORM, Coloured, coloured, colourings
-from napari_hyperst.viewer.filling import WAIT, is_filling
+from napari_hyperst.viewer.filling import WAIT
 from napari_hyperst.viewer.hierarchy import Hierarchy, disk_embeddings, disk_radius
 from napari_hyperst.viewer.maps import EMBEDDING_TITLES, NO_COUNTS, robust_limits
 from napari_hyperst.viewer.preferences import percentiles
@@ -71,7 +71,7 @@ class DiskPlot(SpotPlot):
         entry = self.entry
         if entry is None or entry.table is None:
             return "Predict the genes of a slide to see its embeddings on the Poincaré disk."
-        if is_filling(entry.table):
+        if entry.filling:
             return WAIT
         if not disk_embeddings(entry.table):
             kind = Hierarchy.of(entry.table).geometry

@@ -19,7 +19,7 @@ from napari_hyperst.nouns.events import Event
 from napari_hyperst.nouns.tasks import ExportTask, PredictTask
 from napari_hyperst.slides.outputs.formats import output_format
 from napari_hyperst.viewer import preferences
-from napari_hyperst.viewer.filling import filling_table, is_filling
+from napari_hyperst.viewer.filling import filling_table
 from napari_hyperst.viewer.notices import show_error, show_info, show_warning
 from napari_hyperst.viewer.results import Result, read_in_thread, show_result
 from napari_hyperst.widgets.process import Child, result_of
@@ -244,7 +244,7 @@ class Work(QObject):
     def _end_filling(self) -> None:
         key, self._filling = self._filling, None
         entry = None if key is None else self.session.entries.get(key)
-        if key is not None and entry is not None and entry.table is not None and is_filling(entry.table):
+        if key is not None and entry is not None and entry.filling:
             self.session.forget_prediction(key)
 
     def _on_ended(self, job: Job, event: Event) -> None:
