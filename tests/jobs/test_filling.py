@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from anndata import read_h5ad
 
-from napari_hyperst.jobs.filling import FILLING, read_filling
+from napari_hyperst.jobs.filling import FILLING, leave_time, read_filling
 from napari_hyperst.jobs.tasks import perform
 from napari_hyperst.nouns.tasks import PredictTask, SlideRef
 from napari_hyperst.slides import open_slide
@@ -55,3 +57,34 @@ def test_nothing_is_filled_where_nobody_looks(tiny_section: Path, tiny_checkpoin
     task = PredictTask(slide=SlideRef(path=tiny_section), checkpoint=str(tiny_checkpoint_folder))
     perform(task, tmp_path, lambda _kind, _content: None)
     assert not (tmp_path / FILLING).exists()
+
+
+def test_a_prediction_that_is_watched_leaves_the_processor_to_the_window_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, slept, told = [100.0], [], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    tell = leave_time(lambda done, total: told.append((done, total, len(slept))))
+    for done, took in enumerate((0.2, 2.0, 60.0)):
+        now[0] += took
+        tell(done, 3)
+    assert told == [(0, 3, 0), (1, 3, 1), (2, 3, 2)]  # the window is told first
+    assert slept == pytest.approx([0.01, 0.1, 0.15])  # a twentieth of the time, and no more than it takes to draw
+
+
+def test_only_what_computes_on_the_processor_of_the_window_pauses_for_it(
+    tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused = MagicMock(side_effect=lambda progress: progress)
+    monkeypatch.setattr("napari_hyperst.jobs.tasks.leave_time", paused)
+    task = PredictTask(slide=SlideRef(path=tiny_section), checkpoint=str(tiny_checkpoint_folder), device="cpu")
+    perform(task, tmp_path, lambda _kind, _content: None)
+    assert not paused.called
+    perform(task.model_copy(update={"filling": True}), tmp_path, lambda _kind, _content: None)
+    assert paused.called

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILLING = "filling.npy"
+#: For how many seconds at most, and for what share of the time, a prediction leaves the processor to who watches it.
+_PAUSE_S, _PAUSE_SHARE = 0.15, 0.05
 
 
 class Filling:
@@ -53,3 +56,20 @@ def read_filling(path: Path) -> NDArray[np.float32]:
     """
     values: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False).T
     return values
+
+
+def leave_time(progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Return what tells how far a prediction is, and then pauses for a moment, in which a window draws that.
+
+    A window that is drawn without a graphics card needs every core: beside a prediction on the same cores it would be
+    held up for twice as long.
+    """
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        progress(done, total)
+        time.sleep(min(_PAUSE_S, _PAUSE_SHARE * (time.monotonic() - last)))
+        last = time.monotonic()
+
+    return tell

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_hyperst.files import check_place, write_whole
-from napari_hyperst.jobs.filling import Filling
+from napari_hyperst.jobs.filling import Filling, leave_time
 from napari_hyperst.nouns.tasks import (
     AnyTask,
     ConvertTask,
@@ -85,15 +85,18 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
     from napari_hyperst.slides.export import prediction_table, table_name
 
     checkpoint = load_checkpoint(task.checkpoint)
-    report("device", {"device": choose_device(task.device).type})
+    device = choose_device(task.device).type
+    report("device", {"device": device})
+    progress = _progress("spots", report)
     filling = Filling(folder, checkpoint.panel.genes, len(slide.spots)) if task.filling else None
     if filling is not None:
         report("filling", filling.told)
+        progress = leave_time(progress) if device == "cpu" else progress
     prediction = predict(
         slide,
         checkpoint,
         task.device,
-        _progress("spots", report),
+        progress,
         batch_size=task.batch_size,
         precision=task.precision,
         done=None if filling is None else filling.put,
