@@ -19,7 +19,7 @@ from napari_hyperst.nouns.tasks import ExportTask
 from napari_hyperst.widgets import collector
 
 #: How often the events of the job at work are looked for, in ms.
-_POLL_MS = 80
+_POLL_MS = 40
 #: After these times, in ms, a job that was asked to stop is terminated, and killed.
 _TERMINATE_MS, _KILL_MS = 400, 700
 #: How long a child that was told to end is waited for, in ms, and how long one that is writing a store.
