@@ -123,6 +123,8 @@ def test_bins_are_one_image_in_register_and_another_gene_recolours_it(session: S
     )
     assert "its niche is incomplete" in told
     assert layer.get_status((0.0, 0.0), **where)["value"] == ""
+    layer.contrast_limits = (0.25, 0.5)  # with napari's slider
+    assert "0.25 to 0.5 " in session.viewer.canvas.overlays.text.text
     copy = Image(layer.data.copy(), metadata=layer.metadata, name="copy")
     session.viewer.add_layer(copy)
     session.show(gene="B")

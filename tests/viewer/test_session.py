@@ -25,6 +25,7 @@ from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.entry import Entry
 from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import OURS
+from napari_hyperst.viewer.preferences import percentiles
 from napari_hyperst.viewer.session import Session
 from napari_hyperst.viewer.stored import choices, shown_of
 
@@ -653,6 +654,21 @@ def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted:
     predicted.show("measured")
     predicted.viewer.layers.remove(layer)
     assert not text.visible
+
+
+def test_the_caption_tells_limits_that_were_set_by_hand_until_the_gene_changes(predicted: Session) -> None:
+    predicted.show("predicted")
+    entry, table, layer = prediction_shown(predicted)
+    assert entry.values is not None
+    text, captions = predicted.viewer.canvas.overlays.text, MagicMock()
+    layer.face_contrast_limits = (0.25, 0.75)
+    assert "0.25 to 0.75" in text.text
+    text.events.text.connect(captions)
+    gene = str(table.var_names[2])
+    predicted.show(gene=gene)
+    low, high = entry.values.limits("predicted", (gene,), percentiles())
+    assert f"{low:.3g} to {high:.3g}" in text.text
+    assert captions.call_count == 1  # all of it is told at once
 
 
 def test_the_layer_that_is_selected_is_one_of_the_active_slide(

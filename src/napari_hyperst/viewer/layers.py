@@ -288,6 +288,11 @@ def limits_shown(layer: MapLayer) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def limits_event(layer: MapLayer) -> Any:
+    """Return napari's event of other values between which a map's layer is coloured; of points it has none outside."""
+    return (layer if is_image(layer) else layer._face).events.contrast_limits
+
+
 def follow(layer: MapLayer, base: Points | Image) -> None:
     """Put a map where the spots it belongs to have been put, in their size."""
     layer.scale, layer.translate, layer.affine = base.scale, base.translate, base.affine

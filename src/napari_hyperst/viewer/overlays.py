@@ -14,6 +14,7 @@ from napari_hyperst.viewer.layers import (
     catch_up,
     follow,
     is_image,
+    limits_event,
     limits_shown,
     look_at_spots,
     recolour,
@@ -162,6 +163,7 @@ class Overlays:
             bar=not said["filling"],  # whose limits change again and again: napari rebuilds it each time
         )
         layer.events.visible.connect(self._on_visible)
+        limits_event(layer).connect(self.keep_up)  # of those that are set by hand
         return layer
 
     def outline(self, entry: Entry, shown: bool) -> None:
@@ -289,7 +291,8 @@ class Overlays:
             return
         values = entry.values.of(shown.key, genes)
         limits = entry.values.limits(shown.key, genes, percentiles())
-        recolour(layer, values, limits, wanted["colormap"], entry.table)
+        with limits_event(layer).blocker(self.keep_up):  # which is done when all is told
+            recolour(layer, values, limits, wanted["colormap"], entry.table)
         if said["filling"] and not wanted["filling"]:
             show_bar(layer)
         if layer.name == said["name"]:  # the user has not renamed it
