@@ -55,9 +55,8 @@ def test_each_map_lies_over_an_h_and_e_of_the_same_pixels(session: Session) -> N
             assert ours(layer)["gene"] == gene
     session.show_side_by_side(False)
     assert not session.viewer.canvas.grid.enabled
-    after = [(layer.name.replace(gene, "*"), layer.visible) for layer in session.viewer.layers]
-    assert [visible for _, visible in after][: len(before)] == [visible for _, visible in before]
-    assert [name for name, _ in after][:2] == [name for name, _ in before][:2]
+    after = [(layer.name, layer.visible) for layer in session.viewer.layers]
+    assert after[: len(before)] == before
 
 
 def test_another_map_and_naparis_own_button_leave_the_grid(session: Session) -> None:
@@ -108,7 +107,7 @@ def test_the_caption_tells_the_limits_of_each_cell(session: Session) -> None:
     kinds = ("predicted", "measured", "difference")
     spans = ["{:.3g} to {:.3g}".format(*limits_shown(session.layer_of(entry, kind))) for kind in kinds]
     assert spans[0] == spans[1] != spans[2]
-    assert said == [entry.key, spans[0], f"difference: {spans[2]}", "For research use only"]
+    assert said == [f"{entry.key} · {session.title}", spans[0], f"difference: {spans[2]}", "For research use only"]
 
 
 def test_a_marker_set_shows_the_mean_of_those_that_are_predicted(session: Session) -> None:
@@ -121,7 +120,6 @@ def test_a_marker_set_shows_the_mean_of_those_that_are_predicted(session: Sessio
     assert layer is not None
     expected = entry.table[:, [first, second]].X.mean(axis=1)
     np.testing.assert_allclose(layer.features["value"], expected, rtol=1e-6)
-    assert "Two" in layer.name
     assert "Two" in session.viewer.canvas.overlays.text.text
     session.show("difference")
     measured = entry.table[:, [first, second]].layers["measured"].mean(axis=1)

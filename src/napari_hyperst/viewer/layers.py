@@ -209,6 +209,7 @@ def add_map(
     table: AnnData,
     values: Values,
     limits: tuple[float, float],
+    name: str,
     metadata: dict[str, Any],
     describe: Describe,
     *,
@@ -225,8 +226,8 @@ def add_map(
         The prediction's table, whose rows are the spots.
     values, limits
         (n,) numbers, and between which they are coloured.
-    metadata
-        What ``metadata["hyperst"]`` is to hold, the layer's name and colormap among it.
+    name, metadata
+        Of the layer, and what its ``metadata["hyperst"]`` is to hold, the colormap among it.
     describe
         What the status bar says of a row of the table.
     visible, bar
@@ -236,7 +237,7 @@ def add_map(
 
     where, grid = placement(slide), grid_of(slide)
     said: dict[str, Any] = {
-        "name": str(metadata["name"]),
+        "name": name,
         "metadata": {OURS: metadata},
         "describe": describe,
         "visible": visible,

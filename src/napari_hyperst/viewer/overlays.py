@@ -142,13 +142,7 @@ class Overlays:
         assert entry.values is not None
         genes = self._session.genes
         slide = entry.predicted or entry.slide
-        said = {
-            "slide": entry.key,
-            "element": slide.name,
-            "kind": shown.key,
-            "name": self._name(entry, shown),
-            **self._wanted(entry, shown),
-        }
+        said = {"slide": entry.key, "element": slide.name, "kind": shown.key, **self._wanted(entry, shown)}
         values = entry.values.of(shown.key, genes)
         limits = entry.values.limits(shown.key, genes, percentiles())
         layer = add_map(
@@ -157,6 +151,7 @@ class Overlays:
             entry.table,
             values,
             limits,
+            f"{entry.key} {shown.title.lower()}",
             said,
             partial(self._describe, entry.key, shown.key),
             visible=visible,
@@ -245,7 +240,7 @@ class Overlays:
             return
         if session.side_by_side:  # each cell says what it shows; predicted and measured have one scale
             spans = [f"{_CELLS.get(shown.key, '')}{_span(layer)}" for layer, shown in seen]
-            said = [entry.key, *([] if entry.filling else dict.fromkeys(spans))]  # those change with each spot
+            said = [f"{entry.key} · {session.title}", *([] if entry.filling else dict.fromkeys(spans))]
         else:
             layer, shown = seen[-1]
             title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
@@ -274,10 +269,6 @@ class Overlays:
             "filled": entry.filled,
         }
 
-    def _name(self, entry: Entry, shown: Map) -> str:
-        words = [entry.key, self._session.title if shown.of_gene else None, shown.title.lower()]
-        return " ".join(word for word in words if word is not None)
-
     def _recolour(self, entry: Entry, layer: MapLayer) -> None:
         """Bring a layer up to the gene and the prediction that are shown, if it is visible and is not so yet."""
         said, genes = ours(layer), self._session.genes
@@ -295,9 +286,6 @@ class Overlays:
             recolour(layer, values, limits, wanted["colormap"], entry.table)
         if said["filling"] and not wanted["filling"]:
             show_bar(layer)
-        if layer.name == said["name"]:  # the user has not renamed it
-            layer.name = self._name(entry, shown)
-            wanted["name"] = layer.name
         layer.metadata[OURS] = {**said, **wanted}  # not changed in place: a copy of the layer has the same
 
     def _on_visible(self, event: Any) -> None:
