@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -74,7 +75,8 @@ def test_a_prediction_that_is_watched_leaves_the_processor_to_the_window_for_a_m
     for done, took in enumerate((0.2, 2.0, 60.0)):
         now[0] += took
         tell(done, 3)
-    assert told == [(0, 3, 0), (1, 3, 1), (2, 3, 2)]  # the window is told first
+    tell(3, 3)
+    assert told == [(0, 3, 0), (1, 3, 1), (2, 3, 2), (3, 3, 3)]  # the window is told first
     assert slept == pytest.approx([0.01, 0.1, 0.15])  # a twentieth of the time, and no more than it takes to draw
 
 
@@ -86,5 +88,9 @@ def test_only_what_computes_on_the_processor_of_the_window_pauses_for_it(
     task = PredictTask(slide=SlideRef(path=tiny_section), checkpoint=str(tiny_checkpoint_folder), device="cpu")
     perform(task, tmp_path, lambda _kind, _content: None)
     assert not paused.called
-    perform(task.model_copy(update={"filling": True}), tmp_path, lambda _kind, _content: None)
-    assert paused.called
+    watched = task.model_copy(update={"filling": True})
+    perform(watched, tmp_path, lambda _kind, _content: None)
+    assert paused.call_count == 1
+    monkeypatch.setattr("napari_hyperst.models.device.choose_device", lambda _name: SimpleNamespace(type="cuda"))
+    perform(watched, tmp_path, lambda _kind, _content: None)
+    assert paused.call_count == 1

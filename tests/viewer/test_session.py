@@ -23,6 +23,7 @@ from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer import session_of, show_slide
 from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.entry import Entry
+from napari_hyperst.viewer.filling import FILLING
 from napari_hyperst.viewer.genes import genes_of
 from napari_hyperst.viewer.layers import OURS
 from napari_hyperst.viewer.preferences import percentiles
@@ -402,6 +403,21 @@ def test_two_slides_of_one_name_are_told_apart(session: Session, section: Path, 
     assert session.layer_of(first, "norm_spot_image") is not session.layer_of(second, "norm_spot_image")
 
 
+def test_the_gene_that_is_looked_at_stays_when_another_slide_is_filled(
+    session: Session, section: Path, tiny_table: AnnData
+) -> None:
+    first, second = session.add(open_slide(section)), session.add(open_slide(section))
+    filling = tiny_table.copy()
+    filling.uns[OURS] = {FILLING: True}
+    session.set_prediction(first.key, filling, "")
+    session.set_prediction(second.key, tiny_table.copy(), "hyperst", section / "b")
+    gene = first.genes.first  # with which filling began
+    session.show(gene=gene)
+    session.set_prediction(first.key, tiny_table.copy(), "hyperst", section / "a")
+    assert session.active is second
+    assert session.gene == session.title == gene
+
+
 def test_a_map_of_another_slide_shown_by_hand_keeps_its_gene(
     session: Session, section: Path, tiny_table: AnnData
 ) -> None:
@@ -661,15 +677,15 @@ def test_the_caption_tells_limits_that_were_set_by_hand_until_the_gene_changes(p
     predicted.show("predicted")
     entry, table, layer = prediction_shown(predicted)
     assert entry.values is not None
-    text, captions = predicted.viewer.canvas.overlays.text, MagicMock()
+    text = predicted.viewer.canvas.overlays.text
     layer.face_contrast_limits = (0.25, 0.75)
     assert "0.25 to 0.75" in text.text
-    text.events.text.connect(captions)
     gene = str(table.var_names[2])
     predicted.show(gene=gene)
     low, high = entry.values.limits("predicted", (gene,), percentiles())
     assert f"{low:.3g} to {high:.3g}" in text.text
-    assert captions.call_count == 1  # all of it is told at once
+    layer.face_color_mode, layer.face_contrast_limits = "direct", None
+    assert text.text.splitlines()[1] == "log2(count + 1)"  # there are none
 
 
 def test_the_layer_that_is_selected_is_one_of_the_active_slide(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -108,6 +109,17 @@ def test_the_caption_tells_the_limits_of_each_cell(session: Session) -> None:
     spans = ["{:.3g} to {:.3g}".format(*limits_shown(session.layer_of(entry, kind))) for kind in kinds]
     assert spans[0] == spans[1] != spans[2]
     assert said == [f"{entry.key} · {session.title}", spans[0], f"difference: {spans[2]}", "For research use only"]
+    text, captions = session.viewer.canvas.overlays.text, MagicMock()
+    text.events.text.connect(captions)
+    session.show(gene=str(entry.genes.names[-1]))
+    assert captions.call_count == 1  # all of it is told at once
+    measured = session.layer_of(entry, "measured")
+    assert measured is not None
+    measured.face_contrast_limits = (0.25, 0.75)
+    predicted = "{:.3g} to {:.3g}".format(*limits_shown(session.layer_of(entry, "predicted")))
+    assert text.text.splitlines()[1:3] == [f"predicted: {predicted}", "measured: 0.25 to 0.75"]
+    session.show("norm_spot_image")
+    assert text.text.startswith(f"{entry.key} · norm of spot image\n")
 
 
 def test_a_marker_set_shows_the_mean_of_those_that_are_predicted(session: Session) -> None:

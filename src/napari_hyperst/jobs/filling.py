@@ -69,7 +69,8 @@ def leave_time(progress: Callable[[int, int], None]) -> Callable[[int, int], Non
     def tell(done: int, total: int) -> None:
         nonlocal last
         progress(done, total)
-        time.sleep(min(_PAUSE_S, _PAUSE_SHARE * (time.monotonic() - last)))
+        if done < total:
+            time.sleep(min(_PAUSE_S, _PAUSE_SHARE * (time.monotonic() - last)))
         last = time.monotonic()
 
     return tell

@@ -283,10 +283,10 @@ def show_bar(layer: MapLayer) -> None:
     (layer.colorbar if is_image(layer) else layer.face_colorbar).visible = True
 
 
-def limits_shown(layer: MapLayer) -> tuple[float, float]:
-    """Return the values between which a map's layer is coloured."""
-    low, high = layer.contrast_limits if is_image(layer) else layer.face_contrast_limits
-    return float(low), float(high)
+def limits_shown(layer: MapLayer) -> tuple[float, float] | None:
+    """Return the values between which a map's layer is coloured; None where a user took them away."""
+    limits = layer.contrast_limits if is_image(layer) else layer.face_contrast_limits
+    return None if limits is None else (float(limits[0]), float(limits[1]))
 
 
 def limits_event(layer: MapLayer) -> Any:

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.layers import MapLayer
     from napari_hyperst.viewer.session import Session
 
-#: What the caption puts before the limits of a map that is not on the scale of the others beside it.
-_CELLS = {"difference": "difference: "}
-
 
 class Overlays:
     """The layers of maps, kept in step with what a session shows.
@@ -238,13 +235,16 @@ class Overlays:
         if entry is None or not seen:
             text.visible = False
             return
-        if session.side_by_side:  # each cell says what it shows; predicted and measured have one scale
-            spans = [f"{_CELLS.get(shown.key, '')}{_span(layer)}" for layer, shown in seen]
-            said = [f"{entry.key} · {session.title}", *([] if entry.filling else dict.fromkeys(spans))]
+        layer, shown = seen[-1]
+        if session.side_by_side and shown.of_gene:  # each cell says what it shows
+            spans: dict[str, list[str]] = {}
+            for cell, one in [] if entry.filling else seen:
+                spans.setdefault(_span(cell), []).append(one.key)
+            told = [span if len(keys) > 1 else f"{keys[0]}: {span}" for span, keys in spans.items()]
+            said = [f"{entry.key} · {session.title}", *told]
         else:
-            layer, shown = seen[-1]
             title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
-            said = [f"{entry.key} · {title}", shown.unit if entry.filling else f"{_span(layer)} {shown.unit}"]
+            said = [f"{entry.key} · {title}", shown.unit if entry.filling else f"{_span(layer)} {shown.unit}".strip()]
         text.text = "\n".join([*said, "For research use only"])
         if not text.visible:
             text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
@@ -329,5 +329,5 @@ class Overlays:
 
 def _span(layer: MapLayer) -> str:
     """Say between which values a layer is coloured."""
-    low, high = limits_shown(layer)
-    return f"{low:.3g} to {high:.3g}"
+    limits = limits_shown(layer)
+    return "" if limits is None else "{:.3g} to {:.3g}".format(*limits)

@@ -240,7 +240,7 @@ class Session:
         entry = self.entries.get(key)
         if entry is None:
             return
-        if entry.filling and self.gene == entry.genes.first:
+        if key == self._active and entry.filling and self.gene == entry.genes.first:
             self.gene = None  # nobody chose it
         hold(entry, table, name, result, slide, genes)
         if key == self._active:
