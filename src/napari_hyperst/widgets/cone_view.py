@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_hyperst.viewer.filling import WAIT, is_filling
+from napari_hyperst.viewer.filling import WAIT
 from napari_hyperst.viewer.hierarchy import Hierarchy, SpotCone, disk_radius, from_disk, title_of
 from napari_hyperst.viewer.maps import EMBEDDING_TITLES, NO_COUNTS
 from napari_hyperst.viewer.tile_reader import SpotTiles, Told, read_in_thread
@@ -151,7 +151,7 @@ class ConeView(QWidget):
             self._show_tiles(None)
             return
         row = int(selected[0])
-        if is_filling(table):
+        if entry.filling:
             self._show(None, None, WAIT, "")
             self._show_tiles(None)
             return

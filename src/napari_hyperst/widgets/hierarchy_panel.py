@@ -86,7 +86,7 @@ class HierarchyPanel(QWidget):
         self.list.select(self.session.map)
         entry = self.session.active
         shown = None if entry is None else entry.map(self.session.map)
-        if shown is not None and entry is not None and entry.table is not None and not is_filling(entry.table):
+        if shown is not None and entry is not None and entry.table is not None and not entry.filling:
             self.status.setText(shown.title if shown.key.startswith(_PREFIXES) else _CHOOSE)
 
     def _on_chosen(self, key: str) -> None:
