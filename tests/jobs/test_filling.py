@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from anndata import read_h5ad
 
-from napari_hyperst.jobs.filling import FILLING, leave_time, read_filling
+from napari_hyperst.jobs.filling import FILLING, read_filling, show_meanwhile
 from napari_hyperst.jobs.tasks import perform
 from napari_hyperst.nouns.tasks import PredictTask, SlideRef
 from napari_hyperst.slides import open_slide
@@ -71,26 +71,38 @@ def test_a_prediction_that_is_watched_leaves_the_processor_to_the_window_for_a_m
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", sleep)
-    tell = leave_time(lambda done, total: told.append((done, total, len(slept))))
-    for done, took in enumerate((0.2, 2.0, 60.0)):
-        now[0] += took
-        tell(done, 3)
-    tell(3, 3)
-    assert told == [(0, 3, 0), (1, 3, 1), (2, 3, 2), (3, 3, 3)]  # the window is told first
-    assert slept == pytest.approx([0.01, 0.1, 0.15])  # a twentieth of the time, and no more than it takes to draw
+
+    def report(kind: str, content: dict[str, Any]) -> None:
+        told.append((kind, content["spots"], len(slept)))
+
+    tell = show_meanwhile(lambda done, _total: told.append(("progress", done, len(slept))), report, wait=True)
+    for done in range(1, 5):  # a batch a second, the last one being the end
+        now[0] += 1.0
+        tell(done, 4)
+    shown = [("filled", 1, 0), ("filled", 3, 1)]  # the first at once, then every two seconds; the window is told first
+    assert [one for one in told if one[0] == "filled"] == shown
+    assert [one[1] for one in told if one[0] == "progress"] == [1, 2, 3, 4]
+    assert slept == [0.1, 0.1]
 
 
 def test_only_what_computes_on_the_processor_of_the_window_pauses_for_it(
     tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paused = MagicMock(side_effect=lambda progress: progress)
-    monkeypatch.setattr("napari_hyperst.jobs.tasks.leave_time", paused)
+    slept = MagicMock()
+    monkeypatch.setattr("napari_hyperst.jobs.filling.time.sleep", slept)
     task = PredictTask(slide=SlideRef(path=tiny_section), checkpoint=str(tiny_checkpoint_folder), device="cpu")
-    perform(task, tmp_path, lambda _kind, _content: None)
-    assert not paused.called
-    watched = task.model_copy(update={"filling": True})
-    perform(watched, tmp_path, lambda _kind, _content: None)
-    assert paused.call_count == 1
+    told: list[str] = []
+
+    def predict(task: PredictTask) -> int:
+        slept.reset_mock()
+        told.clear()
+        perform(task, tmp_path, lambda kind, _content: told.append(kind))
+        return slept.call_count
+
+    assert predict(task.model_copy(update={"batch_size": 4})) == 0
+    assert "filled" not in told
+    watched = task.model_copy(update={"batch_size": 4, "filling": True})
+    assert predict(watched) == told.count("filled") >= 1
     monkeypatch.setattr("napari_hyperst.models.device.choose_device", lambda _name: SimpleNamespace(type="cuda"))
-    perform(watched, tmp_path, lambda _kind, _content: None)
-    assert paused.call_count == 1
+    assert predict(watched) == 0
+    assert told.count("filled") >= 1

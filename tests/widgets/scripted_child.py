@@ -90,6 +90,7 @@ def play(job: Job, table: Path) -> None:
             done = min(turn + 1, 24)
             filling.put(np.array([done - 1]), np.full((1, 8), done, np.float32))
             job.log.append("progress", {"what": "spots", "done": done, "total": 40})
+            job.log.append("filled", {"spots": done})
             time.sleep(0.1)
             if job.asked("stop"):
                 job.log.append("stopped")

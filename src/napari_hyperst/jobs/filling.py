@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILLING = "filling.npy"
-#: For how many seconds at most, and for what share of the time, a prediction leaves the processor to who watches it.
-_PAUSE_S, _PAUSE_SHARE = 0.15, 0.05
+#: How often what is predicted so far is to be shown, and for how long a prediction then waits, in seconds.
+_EVERY_S, _DRAWING_S = 2.0, 0.1
 
 
 class Filling:
@@ -58,19 +59,30 @@ def read_filling(path: Path) -> NDArray[np.float32]:
     return values
 
 
-def leave_time(progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    """Return what tells how far a prediction is, and then pauses for a moment, in which a window draws that.
+def show_meanwhile(
+    progress: Callable[[int, int], None], report: Callable[[str, dict[str, Any]], None], *, wait: bool
+) -> Callable[[int, int], None]:
+    """Return what tells how far a prediction is, and now and then that there is more of it to be seen.
 
-    A window that is drawn without a graphics card needs every core: beside a prediction on the same cores it would be
-    held up for twice as long.
+    Parameters
+    ----------
+    progress
+        What tells how far it is.
+    report
+        Takes the event "filled".
+    wait
+        Whether the prediction then waits a moment, in which a window draws that. One that is drawn without a graphics
+        card needs every core: beside a prediction on the same cores it would be held up for twice as long.
     """
-    last = time.monotonic()
+    shown = -math.inf
 
     def tell(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal shown
         progress(done, total)
-        if done < total:
-            time.sleep(min(_PAUSE_S, _PAUSE_SHARE * (time.monotonic() - last)))
-        last = time.monotonic()
+        if done < total and time.monotonic() - shown >= _EVERY_S:
+            report("filled", {"spots": done})
+            if wait:
+                time.sleep(_DRAWING_S)
+            shown = time.monotonic()
 
     return tell

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_hyperst.files import check_place, write_whole
-from napari_hyperst.jobs.filling import Filling, leave_time
+from napari_hyperst.jobs.filling import Filling, show_meanwhile
 from napari_hyperst.nouns.tasks import (
     AnyTask,
     ConvertTask,
@@ -91,7 +91,7 @@ def _predict(task: PredictTask, folder: Path, report: Report) -> None:
     filling = Filling(folder, checkpoint.panel.genes, len(slide.spots)) if task.filling else None
     if filling is not None:
         report("filling", filling.told)
-        progress = leave_time(progress) if device == "cpu" else progress
+        progress = show_meanwhile(progress, report, wait=device == "cpu")
     prediction = predict(
         slide,
         checkpoint,

@@ -17,7 +17,7 @@ ENDINGS = ("done", "stopped", "error")
 _MOST_AT_ONCE = 512 * 2**20
 #: All kinds.
 KINDS = (
-    "start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", "filling",
+    "start", "device", "progress", "step", "epoch", "validation", "checkpoint", "warning", "filling", "filled",
     "paused", "resumed", *ENDINGS,
 )  # fmt: skip
 
@@ -34,7 +34,7 @@ class Event:
         When, in seconds since the epoch.
     content
         What: ``what``, ``done`` and ``total`` of a progress (``total`` is 0 where it is not known), ``message`` of a
-        warning or an error, ``file`` and ``genes`` of a filling, and so on.
+        warning or an error, ``file`` and ``genes`` of a filling, how many ``spots`` of it are filled, and so on.
     """
 
     kind: str

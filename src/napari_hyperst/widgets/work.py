@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
 
-#: What is predicted so far is shown again after so many seconds, and takes no more of the time than this share.
-_FILL_S, _FILL_SHARE = 1.0, 0.05
+#: To show what is predicted so far takes no more of the time than this share.
+_FILL_SHARE = 0.05
 #: napari's activity dock is told after so many ms, when the panel has been drawn: it lays the whole window out anew.
 _ACTIVITY_MS = 100
 
@@ -213,21 +213,25 @@ class Work(QObject):
             self.progressed.emit(event)
         elif event.kind == "filling":
             self._begin_filling(job, event)
+        elif event.kind == "filled":
+            self._fill(event)
         elif event.kind == "warning":
             show_warning(_brief(str(event.content["message"]), self._slide_of[job.folder][1].path))
 
     def _advance(self, event: Event) -> None:
-        """Tell napari's activity dock how far the work is, and show what is predicted so far about once a second."""
+        """Tell napari's activity dock how far the work is."""
         done, total = int(event.content["done"]), int(event.content["total"])
         if self._activity is not None:
             if self._activity.total != total:
                 self._activity.total = total
             self._activity.update(done - self._activity.n)
+
+    def _fill(self, event: Event) -> None:
+        """Show what is predicted so far."""
         began = time.monotonic()
-        if self._filling is not None and total and began > self._filled_next:
-            self.session.fill(self._filling, done)
-            took = time.monotonic() - began
-            self._filled_next = began + max(_FILL_S, took / _FILL_SHARE)
+        if self._filling is not None and began > self._filled_next:
+            self.session.fill(self._filling, int(event.content["spots"]))
+            self._filled_next = began + (time.monotonic() - began) / _FILL_SHARE
 
     def _begin_filling(self, job: Job, event: Event) -> None:
         """Show a prediction from now on as it is made, where the slide has none."""
@@ -239,7 +243,6 @@ class Work(QObject):
             table = filling_table(slide, event.content["genes"], job.folder / str(event.content["file"]))
             self.session.set_prediction(key, table, "", slide=slide)
             self._filling = key
-            self._filled_next = time.monotonic() + _FILL_S  # adding a layer has held the window already
 
     def _end_filling(self) -> None:
         key, self._filling = self._filling, None
