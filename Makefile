@@ -3,6 +3,9 @@ PYTHON := .venv/bin/python
 STAMP := .venv/installed
 PEERS := .venv-peers/installed
 
+# What Python has compiled is kept: tests start many processes, each of which would compile torch and napari anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install display peers demo test lint docs checkpoint constraints clean
 
