@@ -89,7 +89,7 @@ def test_only_what_computes_on_the_processor_of_the_window_pauses_for_it(
     tiny_section: Path, tiny_checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = MagicMock()
-    monkeypatch.setattr("napari_hyperst.jobs.filling.time.sleep", slept)
+    monkeypatch.setattr("napari_hyperst.jobs.filling.time", SimpleNamespace(monotonic=time.monotonic, sleep=slept))
     task = PredictTask(slide=SlideRef(path=tiny_section), checkpoint=str(tiny_checkpoint_folder), device="cpu")
     told: list[str] = []
 

@@ -684,6 +684,10 @@ def test_the_caption_tells_limits_that_were_set_by_hand_until_the_gene_changes(p
     predicted.show(gene=gene)
     low, high = entry.values.limits("predicted", (gene,), percentiles())
     assert f"{low:.3g} to {high:.3g}" in text.text
+    predicted.viewer.add_layer(copy := Layer.create(*layer.as_layer_data_tuple()))
+    copy.face_contrast_limits = (0.5, 1.5)
+    assert "0.5 to 1.5" in text.text  # of a copy on top
+    predicted.viewer.layers.remove(copy)
     layer.face_color_mode, layer.face_contrast_limits = "direct", None
     assert text.text.splitlines()[1] == "log2(count + 1)"  # there are none
 

@@ -118,8 +118,34 @@ def test_the_caption_tells_the_limits_of_each_cell(session: Session) -> None:
     measured.face_contrast_limits = (0.25, 0.75)
     predicted = "{:.3g} to {:.3g}".format(*limits_shown(session.layer_of(entry, "predicted")))
     assert text.text.splitlines()[1:3] == [f"predicted: {predicted}", "measured: 0.25 to 0.75"]
+    beside = text.text
+    measured.face_color_mode, measured.face_contrast_limits = "direct", None
+    assert [line for line in text.text.splitlines() if "measured" in line] == []  # it has none
+    measured.face_contrast_limits, measured.face_color_mode = (0.25, 0.75), "colormap"
     session.show("norm_spot_image")
     assert text.text.startswith(f"{entry.key} · norm of spot image\n")
+    norm = session.layer_of(entry, "norm_spot_image")
+    assert norm is not None
+    session.show("predicted")
+    assert text.text == beside
+    norm.visible = True  # by hand, on top of a cell
+    assert text.text == beside
+
+
+def test_the_caption_of_a_map_alone_is_not_that_of_a_cell(session: Session) -> None:
+    entry = session.active
+    assert entry is not None
+    session.show_side_by_side(True)
+    session.show("norm_spot_image")  # which is of no gene, and so alone
+    norm, predicted = (session.layer_of(entry, kind) for kind in ("norm_spot_image", "predicted"))
+    assert norm is not None
+    assert predicted is not None
+    norm.visible = False
+    predicted.visible = True  # both by hand
+    low, high = limits_shown(predicted) or (0.0, 0.0)
+    told = session.viewer.canvas.overlays.text.text.splitlines()
+    assert told[0] == f"{entry.key} · {session.title} predicted"
+    assert told[1] == f"{low:.3g} to {high:.3g} log2(count + 1)"
 
 
 def test_a_marker_set_shows_the_mean_of_those_that_are_predicted(session: Session) -> None:

@@ -290,7 +290,7 @@ def limits_shown(layer: MapLayer) -> tuple[float, float] | None:
 
 
 def limits_event(layer: MapLayer) -> Any:
-    """Return napari's event of other values between which a map's layer is coloured; of points it has none outside."""
+    """Return napari's event of other limits of a map's colours; that of points themselves never tells."""
     return (layer if is_image(layer) else layer._face).events.contrast_limits
 
 

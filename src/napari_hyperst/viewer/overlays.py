@@ -142,7 +142,7 @@ class Overlays:
         said = {"slide": entry.key, "element": slide.name, "kind": shown.key, **self._wanted(entry, shown)}
         values = entry.values.of(shown.key, genes)
         limits = entry.values.limits(shown.key, genes, percentiles())
-        layer = add_map(
+        return add_map(
             self._session.viewer,
             slide,
             entry.table,
@@ -154,9 +154,6 @@ class Overlays:
             visible=visible,
             bar=not said["filling"],  # whose limits change again and again: napari rebuilds it each time
         )
-        layer.events.visible.connect(self._on_visible)
-        limits_event(layer).connect(self.keep_up)  # of those that are set by hand
-        return layer
 
     def outline(self, entry: Entry, shown: bool) -> None:
         """Outline the tiles of a slide, anew where they are outlined already, or no longer."""
@@ -192,6 +189,9 @@ class Overlays:
         layer = event.value
         if ours(layer).get("kind") in ("image", "tissue", "spots"):  # put back, of what was taken away
             layer.metadata.setdefault("name", ours(layer)["element"])
+        if ours(layer) and ours(layer)["kind"] not in BASE:  # a map, or a copy of one
+            layer.events.visible.connect(self._on_visible)
+            limits_event(layer).connect(self.keep_up)  # of those that are set by hand
         if ours(layer).get("kind") == "tissue":
             watch(self._session, layer)
         if ours(layer).get("kind") == "spots":
@@ -236,11 +236,12 @@ class Overlays:
             text.visible = False
             return
         layer, shown = seen[-1]
-        if session.side_by_side and shown.of_gene:  # each cell says what it shows
+        cells = [(cell, one) for cell, one in seen if cell in self._beside.maps]
+        if cells:  # each says what it shows
             spans: dict[str, list[str]] = {}
-            for cell, one in [] if entry.filling else seen:
+            for cell, one in [] if entry.filling else cells:
                 spans.setdefault(_span(cell), []).append(one.key)
-            told = [span if len(keys) > 1 else f"{keys[0]}: {span}" for span, keys in spans.items()]
+            told = [span if len(keys) > 1 else f"{keys[0]}: {span}" for span, keys in spans.items() if span]
             said = [f"{entry.key} · {session.title}", *told]
         else:
             title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)

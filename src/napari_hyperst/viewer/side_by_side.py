@@ -34,6 +34,11 @@ class SideBySide:
         self._hidden: list[Layer] = []
         self._copies: list[Layer] = []
 
+    @property
+    def maps(self) -> list[Layer]:
+        """The maps that are beside each other now."""
+        return self._maps
+
     def begin(self, entry: Entry, maps: list[Layer]) -> None:
         """Put the maps of a slide beside each other."""
         if maps == self._maps:

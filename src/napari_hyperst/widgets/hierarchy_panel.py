@@ -9,7 +9,7 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_hyperst.errors import HyperSTError
-from napari_hyperst.viewer.filling import WAIT, is_filling
+from napari_hyperst.viewer.filling import WAIT
 from napari_hyperst.viewer.hierarchy import Angles, Hierarchy, title_of
 from napari_hyperst.viewer.maps import NO_COUNTS, Map
 from napari_hyperst.viewer.notices import show_error
@@ -72,7 +72,7 @@ class HierarchyPanel(QWidget):
         """List the norms and relations of the active slide."""
         entry = self.session.active
         table = None if entry is None else entry.table
-        waiting = table is None or is_filling(table)
+        waiting = entry is None or table is None or entry.filling
         self.status.setVisible(waiting)  # else the views say what to do, on a laptop's height
         self.status.setText(_NOTHING if table is None else WAIT if waiting else _CHOOSE)
         if entry is None or table is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
 
-#: To show what is predicted so far takes no more of the time than this share.
-_FILL_SHARE = 0.05
 #: napari's activity dock is told after so many ms, when the panel has been drawn: it lays the whole window out anew.
 _ACTIVITY_MS = 100
 
@@ -69,7 +66,6 @@ class Work(QObject):
         self._filling: str | None = None
         self.task: PredictTask | ExportTask | None = None
         self.key = ""
-        self._filled_next = 0.0
         self._activity: progress | None = None
         self._reading: Job | None = None
         child.told.connect(self._on_told)
@@ -213,8 +209,8 @@ class Work(QObject):
             self.progressed.emit(event)
         elif event.kind == "filling":
             self._begin_filling(job, event)
-        elif event.kind == "filled":
-            self._fill(event)
+        elif event.kind == "filled" and self._filling is not None:
+            self.session.fill(self._filling, int(event.content["spots"]))
         elif event.kind == "warning":
             show_warning(_brief(str(event.content["message"]), self._slide_of[job.folder][1].path))
 
@@ -225,13 +221,6 @@ class Work(QObject):
             if self._activity.total != total:
                 self._activity.total = total
             self._activity.update(done - self._activity.n)
-
-    def _fill(self, event: Event) -> None:
-        """Show what is predicted so far."""
-        began = time.monotonic()
-        if self._filling is not None and began > self._filled_next:
-            self.session.fill(self._filling, int(event.content["spots"]))
-            self._filled_next = began + (time.monotonic() - began) / _FILL_SHARE
 
     def _begin_filling(self, job: Job, event: Event) -> None:
         """Show a prediction from now on as it is made, where the slide has none."""
