@@ -221,6 +221,19 @@ def test_measured_slides_have_no_mask_and_are_not_laid(session: Session, section
         session.lay(50.0)
 
 
+def test_fewer_spots_are_laid_while_they_are_hidden(make_napari_viewer: Make, slide: Slide) -> None:
+    session = session_of(make_napari_viewer())  # with a canvas, whose picture of the spots follows
+    entry = session.add(slide)
+    spots = session.viewer.layers[-1]
+    spots.visible = False  # as beneath a map of them all
+    before = len(spots.data)
+    session.lay(2 * slide.source.pitch_um)
+    assert 0 < len(spots.data) == len(entry.slide.spots) < before
+    assert not spots.visible
+    spots.visible = True
+    assert spots.size.shape == (len(spots.data),)
+
+
 def test_the_outline_and_the_spots_are_drawn_on_the_tissue(make_napari_viewer: Make, slide: Slide) -> None:
     """As drawn: the outline of the mask runs along the edge of the tissue of the H&E."""
     viewer = make_napari_viewer(show=True)

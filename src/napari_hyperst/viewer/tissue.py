@@ -124,6 +124,7 @@ def _mask(slide: Slide) -> NDArray[np.bool_]:
 def _move(layer: Points, slide: Slide) -> None:
     """Show other spots in the layer that there is."""
     layer.data = slide.spots.centres_px[:, ::-1]
+    layer.set_view_slice()  # which napari leaves out where they are hidden, and then fails on other styles
     layer.features = {"spot": slide.spots.ids}
     for name, value in spot_style().items():
         setattr(layer, name, value)
