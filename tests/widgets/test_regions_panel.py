@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_hyperst.jobs.filling import Filling
 from napari_hyperst.slides import Slide
+from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.viewer.filling import WAIT, filling_table
 from napari_hyperst.viewer.regions import compare, spots_inside
 from napari_hyperst.viewer.session import Session, session_of
@@ -131,6 +133,13 @@ def test_it_is_saved_as_csv(qtbot: Any, panel: RegionsPanel, tmp_path: Path, mon
     qtbot.mouseClick(panel.save, LEFT)
     with (tmp_path / "genes.csv").open() as file:
         assert [line[0] for line in csv.reader(file)][1:] == panel.found.genes.tolist()
+    suggested: list[str] = []
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *asked: (suggested.append(asked[2]), ("", ""))[1])
+    entry = panel.session.active
+    assert entry is not None
+    entry.slide = replace(entry.slide, ref=entry.ref.model_copy(update={"path": sample_folder()}))
+    qtbot.mouseClick(panel.save, LEFT)
+    assert Path(suggested[0]).parent == Path.home()  # not within the package
     panel.write(tmp_path / "missing" / "genes.csv")
     assert "cannot be written" in str(notification_manager.records[-1].message)
 

@@ -35,6 +35,7 @@ from napari_hyperst.slides.export import write_table
 from napari_hyperst.viewer.contract import ours
 from napari_hyperst.viewer.entry import Entry
 from napari_hyperst.viewer.filling import filling_table
+from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.viewer.session import session_of
 from napari_hyperst.widgets.export_panel import ExportPanel
 from napari_hyperst.widgets.gene_model import NAME
@@ -449,7 +450,9 @@ def test_a_slide_that_is_not_looked_at_is_predicted_without_a_jump(qtbot: Any, b
     assert bench.session.active is second
     assert messages() == [f"{first.key}: 8 genes predicted at 47 spots in 0 s. Choose it under Slide to see them."]
     assert not any(layer.visible for layer in bench.session.viewer.layers if ours(layer)["slide"] == first.key)
+    assert bench.predict_panel.status.text().startswith(f"{first.key}: 8 genes predicted")
     bench.session.activate(first.key)
+    assert bench.predict_panel.status.text() == ""
     shown = bench.session.layer_of(first, "predicted")
     assert shown is not None
     assert shown.visible
@@ -552,6 +555,13 @@ def test_dialogs_name_what_is_opened_chosen_and_written(
     click(qtbot, bench.panel(ExportPanel).new)
     assert bench.child.job is None
     assert Path(suggested[0]).parent == section.parent
+    entry = bench.session.active
+    assert entry is not None
+    bench.session.show(markers=MarkerSet("T cells", tuple(entry.genes.names[:2])))
+    bench.work.export(tmp_path / "map.png")
+    assert messages()[-1] == "map.png would show one gene, not the set T cells; choose a gene first"
+    assert bench.child.job is None
+    assert not (tmp_path / "map.png").exists()
 
 
 def test_checkpoints_of_one_name_are_told_apart(bench: Workbench, tmp_path: Path) -> None:

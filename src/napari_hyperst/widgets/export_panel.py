@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton
 
 from napari_hyperst.slides.outputs.formats import FORMATS, STORE
-from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Panel, literal
+from napari_hyperst.widgets.panel import Panel, folder_of, literal
 from napari_hyperst.widgets.work_bar import WorkBar
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class ExportPanel(Panel):
         entry = self.session.active
         if entry is None:
             return
-        suggested = _folder_of(entry) / f"{entry.slide.name}_hyperst.zarr"
+        suggested = folder_of(entry) / f"{entry.slide.name}_hyperst.zarr"
         name, _ = QFileDialog.getSaveFileName(self, "New store", str(suggested), "SpatialData Zarr (*.zarr)")
         if name:
             path = Path(name)
@@ -97,7 +96,7 @@ class ExportPanel(Panel):
         entry = self.session.active
         if entry is None:
             return
-        suggested = _folder_of(entry) / f"{entry.slide.name}_hyperst{_FORMATS[0].suffixes[0]}"
+        suggested = folder_of(entry) / f"{entry.slide.name}_hyperst{_FORMATS[0].suffixes[0]}"
         filters = {f"{found.name} (*{' *'.join(found.suffixes)})": found for found in _FORMATS}
         name, chosen = QFileDialog.getSaveFileName(self, "Export as", str(suggested), ";;".join(filters))
         if not name:
@@ -106,12 +105,6 @@ class ExportPanel(Panel):
         if not any(path.name.lower().endswith(one.suffixes) for one in _FORMATS):
             path = path.with_name(path.name + found.suffixes[0])
         self.work.export(path, overwrite=path.exists() and str(path) == name)  # the dialog has asked
-
-
-def _folder_of(entry: Entry) -> Path:
-    """Return where a file is likely to be wanted: beside its slide, or at home where that is the packaged one."""
-    folder = entry.ref.path.absolute().parent
-    return Path.home() if folder == sample_folder().parent else folder
 
 
 def _store_of(entry: Entry) -> Path | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
+from napari_hyperst.slides.sample import sample_folder
 from napari_hyperst.widgets.links import hear
 
 if TYPE_CHECKING:
+    from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
     from napari_hyperst.widgets.work import Work
 
@@ -129,3 +132,9 @@ class _Holder(Panel):
 def literal(text: str) -> str:
     """Return a tooltip that shows a text as it is: Qt takes what looks like HTML for HTML."""
     return f"<qt>{html.escape(text)}</qt>" if Qt.mightBeRichText(text) else text
+
+
+def folder_of(entry: Entry) -> Path:
+    """Return where a file is likely to be wanted: beside its slide, or at home where that is the packaged one."""
+    folder = entry.ref.path.absolute().parent
+    return Path.home() if folder == sample_folder().parent else folder

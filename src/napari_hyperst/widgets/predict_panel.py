@@ -66,7 +66,7 @@ class PredictPanel(Panel):
         self.checkpoint.changed.connect(self._on_checkpoint)
         self.button.clicked.connect(self.predict)
         self.finetune.clicked.connect(lambda: open_dock(session.viewer, FINETUNE))
-        self.progress.said.connect(self._on_said)
+        self.progress.said.connect(self._on_told)
         hear(
             self,
             (session.checkpoint_made, self.add_checkpoint),
@@ -123,6 +123,11 @@ class PredictPanel(Panel):
         self.device.reset_choices()
         told = "; ".join(f"{_DEVICES[kind]}: {why}" for kind, why in self._missing.items())
         self.device.tooltip = "Where to compute; Automatic takes the fastest there is" + (f".\n{told}" if told else "")
+
+    def _on_told(self, message: str) -> None:
+        """Say what came of the work until another slide is looked at than now."""
+        self._of = None if self.session.active is None else self.session.active.key
+        self._on_said(message)
 
     def _on_said(self, message: str) -> None:
         reason = self._reason

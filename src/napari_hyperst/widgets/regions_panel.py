@@ -23,7 +23,7 @@ from napari_hyperst.viewer.regions import (
     write_csv,
 )
 from napari_hyperst.widgets.links import hear
-from napari_hyperst.widgets.panel import Status
+from napari_hyperst.widgets.panel import Status, folder_of
 from napari_hyperst.widgets.region_table import RegionTable
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class RegionsPanel(QWidget):
         entry = self.session.active
         if entry is None:
             return
-        suggested = entry.ref.path.absolute().parent / f"{entry.slide.name}_region.csv"
+        suggested = folder_of(entry) / f"{entry.slide.name}_region.csv"
         name, _ = QFileDialog.getSaveFileName(self, "Genes of the region", str(suggested), "CSV (*.csv)")
         if name:
             path = Path(name)

@@ -134,6 +134,9 @@ class Work(QObject):
         except HyperSTError as error:
             show_error(str(error))
             return
+        if of_gene and self.session.markers is not None:
+            show_error(f"{out.name} would show one gene, not the set {self.session.markers.name}; choose a gene first")
+            return
         task = ExportTask(
             slide=slide.ref,
             result=result,
