@@ -193,6 +193,11 @@ def test_a_pasted_list_is_kept_under_its_name(qtbot: Any) -> None:
     assert save.isEnabled()
     markers = dialog.markers
     keep_marker_sets([markers])
+    again = MarkerDialog(picker)
+    again.list.setPlainText("COL1A1")
+    for name, told in (("Stroma old one", "Replace"), ("Stroma", "Save")):
+        again.name.setText(name)
+        assert again.buttons.button(QDialogButtonBox.StandardButton.Save).text() == told
     assert marker_sets() == [MarkerSet("Stroma old one", ("COL1A1", "ENSG00000019582", "NOPE", "fasn", "FASN"))]
     picker.select(markers)
     assert picker.sets.currentText() == "Stroma old one"

@@ -144,5 +144,7 @@ class MarkerDialog(QDialog):
         save = self.buttons.button(QDialogButtonBox.StandardButton.Save)
         reason = "" if self.markers.name else "Give it a name"
         reason = reason or ("" if self.markers.genes else "Paste a list of genes")
+        taken = self.markers.name in [kept.name for kept in marker_sets()]
+        save.setText("Replace" if taken else "Save")
         save.setEnabled(not reason)
-        save.setToolTip(reason or "Keep the set, and show its mean")
+        save.setToolTip(reason or f"Keep the set{' instead of the one of that name' * taken}, and show its mean")
