@@ -100,6 +100,19 @@ def test_another_slide_takes_the_grid_over(session: Session, tiny_section: Path,
     assert len(cells(session)) == 3
 
 
+def test_what_is_looked_at_stays_in_view(session: Session) -> None:
+    viewer = session.viewer
+    camera, size = viewer.scene.camera, np.asarray(viewer.canvas.size)
+    camera.center, camera.zoom = (0.0, 60.0, 40.0), 3.0
+    session.show_side_by_side(True)
+    assert camera.center == (0.0, 60.0, 40.0)
+    cell = size / viewer.canvas.grid.actual_shape(viewer.layers)
+    assert camera.zoom == pytest.approx(3.0 * cell.min() / size.min())
+    viewer.canvas.grid.enabled = False  # with napari's button
+    assert camera.center == (0.0, 60.0, 40.0)
+    assert camera.zoom == pytest.approx(3.0)
+
+
 def test_the_caption_tells_the_limits_of_each_cell(session: Session) -> None:
     session.show_side_by_side(True)
     said = session.viewer.canvas.overlays.text.text.splitlines()

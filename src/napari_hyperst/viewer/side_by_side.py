@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_hyperst.viewer.contract import OURS, layer_of, ours
-from napari_hyperst.viewer.layers import look_at_spots
 
 if TYPE_CHECKING:
-    from napari.components import LayerList
+    from napari.components import LayerList, ViewerModel
     from napari.layers import Image, Layer
 
     from napari_hyperst.viewer.entry import Entry
@@ -33,6 +34,7 @@ class SideBySide:
         self._order: list[Layer] = []
         self._hidden: list[Layer] = []
         self._copies: list[Layer] = []
+        self._shape = (1, 1)
 
     @property
     def maps(self) -> list[Layer]:
@@ -61,12 +63,13 @@ class SideBySide:
         grid = viewer.canvas.grid
         grid.stride, grid.shape = len(cells) // len(maps), (-1, -1)
         grid.enabled = True
+        self._shape = grid.actual_shape(viewer.layers)
+        _zoom_into(viewer, self._shape)
         for layer in maps:
             label = layer.name_overlay
             label.position, label.box, label.font_size, label.visible = "bottom_left", True, 8, True
         grid.events.enabled.connect(self._on_enabled)
         viewer.layers.events.removed.connect(self._on_removed)
-        look_at_spots(viewer, entry.slide)
 
     def end(self) -> None:
         """Lay the layers over each other again, in the order that they were in."""
@@ -80,14 +83,13 @@ class SideBySide:
         order, hidden, copies = self._order, self._hidden, self._copies
         self._maps, self._order, self._hidden, self._copies = [], [], [], []
         viewer.canvas.grid.enabled, viewer.canvas.grid.stride = False, 1
+        _zoom_into(viewer, self._shape, out=True)
         for layer in copies:
             if layer in viewer.layers:
                 viewer.layers.remove(layer)
         _put_first(viewer.layers, [layer for layer in order if layer in viewer.layers])
         for layer in hidden:
             layer.visible = True
-        if self._session.active is not None:
-            look_at_spots(viewer, self._session.active.slide)
 
     def _on_enabled(self, _event: Any) -> None:
         """Follow napari's own button for the grid."""
@@ -104,6 +106,13 @@ class SideBySide:
                 if layer.visible and ours(layer)["kind"] != self._session.map:
                     layer.visible = False
             self._session.shown_changed.emit()
+
+
+def _zoom_into(viewer: ViewerModel, shape: tuple[int, int], *, out: bool = False) -> None:
+    """Keep in view what is looked at as the canvas becomes so many rows and columns of cells, or one again."""
+    size = np.asarray(viewer.canvas.size)
+    times = float(np.min(size / shape) / np.min(size))
+    viewer.scene.camera.zoom *= 1 / times if out else times
 
 
 def _put_first(layers: LayerList, wanted: list[Layer]) -> None:
