@@ -296,16 +296,19 @@ class Overlays:
         if layer.visible and entry is not None and entry.table is not None:
             self._recolour(entry, layer)
             tell_features(layer)  # the list of layers draws it now in any case
-            self._follow(entry, layer)
+        if entry is not None:
+            self._follow(entry)
         self.keep_up()
 
-    def _follow(self, entry: Entry, layer: MapLayer) -> None:
-        """Show what was made visible by hand where what is to be shown was hidden."""
-        session, kind = self._session, ours(layer)["kind"]
+    def _follow(self, entry: Entry) -> None:
+        """Show the one map that is visible by hand where what is to be shown was hidden."""
+        session = self._session
         chosen = self.layer(entry, session.map)
-        hidden = chosen is not None and not chosen.visible and not session.side_by_side
-        if entry is session.active and hidden and entry.map(kind) is not None:
-            session.show(kind)
+        if entry is not session.active or chosen is None or chosen.visible or session.side_by_side:
+            return
+        seen = {ours(layer)["kind"] for layer in self.of(entry) if layer.visible} & {one.key for one in entry.maps}
+        if len(seen) == 1:
+            session.show(seen.pop())
 
     def _on_rings(self, event: Any) -> None:
         """Take note of rings that are shown or hidden by hand."""
