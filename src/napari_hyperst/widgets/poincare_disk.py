@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ _FIRST: tuple[Embedding, ...] = ("spot_image", "spot_gene")
 #: A step of the mouse wheel.
 _ZOOM = 1.25
 _WHOLE = 1.04
+#: A line of the colour bar's label has so many letters, which fit a plot that is as low as can be.
+_LABEL_LETTERS = 24
 
 
 class DiskPlot(SpotPlot):
@@ -273,7 +276,7 @@ class _Scale:
         if not self.categories:
             assert axes.figure is not None
             bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.04, pad=0.02)  # height is what there is little of
-            bar.set_label(self.label, color=colours.text, fontsize=FONT_PT)
+            bar.set_label(fill(self.label, _LABEL_LETTERS), color=colours.text, fontsize=FONT_PT)
             bar.ax.tick_params(colors=colours.text, labelsize=FONT_PT)
             bar.outline.set_edgecolor(colours.grid)
             return
