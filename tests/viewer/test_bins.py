@@ -129,6 +129,11 @@ def test_bins_are_one_image_in_register_and_another_gene_recolours_it(session: S
     session.viewer.add_layer(copy)
     session.show(gene="B")
     np.testing.assert_array_equal(copy.data, layer.data)
+    labels = Labels(layer.data > 0, metadata=layer.metadata)  # as napari turns an image into labels
+    session.viewer.add_layer(labels)
+    session.show(gene="A")
+    np.testing.assert_array_equal(labels.data, labels.data.astype(bool))
+    assert session.viewer.canvas.overlays.text.text.startswith(f"{entry.key} · A predicted")
 
 
 def test_maps_of_bins_follow_their_base_and_so_do_the_outlines(session: Session) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image, Points
+
 from napari_hyperst.errors import HyperSTError
 from napari_hyperst.viewer.contract import BASE, OURS, layer_of, layers_of, ours
 from napari_hyperst.viewer.footprints import add_footprints, footprint_layer, place_footprints
@@ -31,8 +33,6 @@ from napari_hyperst.viewer.side_by_side import SideBySide
 from napari_hyperst.viewer.tissue import watch
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Points
-
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.layers import MapLayer
     from napari_hyperst.viewer.session import Session
@@ -53,7 +53,7 @@ class Overlays:
 
     def of(self, entry: Entry) -> list[MapLayer]:
         """Return the layers of a slide's maps."""
-        return [layer for layer in layers_of(self._session.viewer, entry.key) if ours(layer).get("kind") not in BASE]
+        return [layer for layer in layers_of(self._session.viewer, entry.key) if _is_map(layer)]
 
     def layer(self, entry: Entry, kind: str) -> MapLayer | None:
         """Return the layer of a map, if it is in the viewer."""
@@ -189,7 +189,7 @@ class Overlays:
         layer = event.value
         if ours(layer).get("kind") in ("image", "tissue", "spots"):  # put back, of what was taken away
             layer.metadata.setdefault("name", ours(layer)["element"])
-        if ours(layer) and ours(layer)["kind"] not in BASE:  # a map, or a copy of one
+        if _is_map(layer):
             layer.events.visible.connect(self._on_visible)
             limits_event(layer).connect(self.keep_up)  # of those that are set by hand
         if ours(layer).get("kind") == "tissue":
@@ -329,6 +329,11 @@ class Overlays:
             for found in (footprint_layer(viewer, entry.key), region_layer(viewer, entry.key)):
                 if found is not None:
                     place_footprints(found, spots)
+
+
+def _is_map(layer: Any) -> bool:
+    """Tell whether a layer is a map, or a copy of one: what napari turns into labels keeps its metadata."""
+    return isinstance(layer, Image | Points) and ours(layer).get("kind") not in (None, *BASE)
 
 
 def _span(layer: MapLayer) -> str:
