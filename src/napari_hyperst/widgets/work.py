@@ -119,6 +119,14 @@ class Work(QObject):
         entry = self.session.active
         if entry is None or entry.table is None or self.busy:
             return
+        try:
+            of_gene = output_format(out).gene in ("needed", "best")
+        except HyperSTError as error:
+            show_error(str(error))
+            return
+        if of_gene and self.session.markers is not None:
+            show_error(f"{out.name} would show one gene, not the set {self.session.markers.name}; choose a gene first")
+            return
         stored = entry.stored.get(entry.table_name) is entry.table
         result = None if stored else entry.result
         if not stored and (result is None or not result.is_file()):  # an earlier workbench has tidied up
@@ -129,14 +137,6 @@ class Work(QObject):
                 show_error(str(error))
                 return
         slide = entry.predicted or entry.slide
-        try:
-            of_gene = output_format(out).gene in ("needed", "best")
-        except HyperSTError as error:
-            show_error(str(error))
-            return
-        if of_gene and self.session.markers is not None:
-            show_error(f"{out.name} would show one gene, not the set {self.session.markers.name}; choose a gene first")
-            return
         task = ExportTask(
             slide=slide.ref,
             result=result,
