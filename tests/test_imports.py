@@ -115,6 +115,25 @@ viewer.close()
     assert after == "['anndata', 'pandas', 'spatialdata']"
 
 
+def test_units_are_read_before_a_thread_opens_a_slide(tiny_section: Path) -> None:
+    code = f"""
+import napari.qt.threading, pint
+from napari_hyperst.nouns.tasks import SlideRef
+from napari_hyperst.viewer import opening
+class Stop(Exception): pass
+def begun(*_):
+    raise Stop(type(pint.get_application_registry().get()).__name__)
+napari.qt.threading.create_worker = begun
+print(type(pint.get_application_registry().get()).__name__)
+try:
+    opening.open_in_thread(SlideRef(path={str(tiny_section)!r}), print, print, print, print)
+except Stop as told:
+    print(told)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["LazyRegistry", "UnitRegistry"]  # the former two threads would break for good
+
+
 def test_public_names_are_there() -> None:
     for name in napari_hyperst.__all__:
         assert getattr(napari_hyperst, name) is not None

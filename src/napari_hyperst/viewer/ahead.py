@@ -17,6 +17,16 @@ def wait() -> None:
     begin().join()
 
 
+def read_units() -> None:
+    """Have the units read that napari's layers are placed in, in the main thread, before other threads make any.
+
+    pint reads them when they are first asked for. Where two threads do so at once, they are unknown from then on.
+    """
+    from napari.utils.transforms import Affine
+
+    Affine()
+
+
 @cache
 def begin() -> threading.Thread:
     """Begin, if nobody did, and do not wait."""

@@ -105,6 +105,7 @@ def open_in_thread(
     def decoded(picture: CoarsePicture) -> None:
         worker.yielded.emit(picture)  # from the worker's thread
 
+    ahead.read_units()
     worker = create_worker(_open, ref, decoded)
     worker.yielded.connect(seen)
     worker.returned.connect(tell)
