@@ -198,7 +198,7 @@ def test_a_map_that_is_made_visible_instead_of_the_shown_one_is_what_is_shown(wh
     assert shown is not None
     assert other is not None
     shown.visible = False
-    assert not text.visible
+    assert text.text == "corner · 48 spots\nFor research use only"
     heard = MagicMock()
     whole.shown_changed.connect(heard)
     other.visible = True
@@ -644,6 +644,47 @@ def test_a_table_of_somebody_elses_is_neither_hidden_nor_overwritten(
     assert read_zarr(tmp_path / "s.zarr").tables["table_hyperst"].n_vars == 3
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "another", "forgotten", "closed"])
+def test_a_prediction_taken_in_by_steps_ends_where_it_is_another_s_turn(
+    session: Session, section: Path, tiny_table: AnnData, meanwhile: str
+) -> None:
+    entry = session.add(open_slide(section))
+    steps = session.setting_prediction(entry.key, tiny_table.copy(), "late", section / "job" / "prediction.h5ad")
+    next(steps)
+    assert entry.table_name == "late"
+    assert session.layer_of(entry, "predicted") is None
+    if meanwhile == "another":
+        session.set_prediction(entry.key, tiny_table.copy(), "hyperst", section / "b")
+    elif meanwhile == "forgotten":
+        session.forget_prediction(entry.key)
+    elif meanwhile == "closed":
+        session.viewer.layers.clear()
+    shown = MagicMock()
+    session.shown_changed.connect(shown)
+    left = sum(1 for _ in steps)
+    assert (left > 0) == shown.called == (meanwhile == "nothing")
+    wanted = {"nothing": "late", "another": "hyperst"}.get(meanwhile)
+    assert (entry.table_name or None) == (wanted or ("late" if meanwhile == "closed" else None))
+    there = [ours(layer)["kind"] for layer in session.viewer.layers if layer.visible]
+    assert ("predicted" in there) == (wanted is not None)
+
+
+def test_a_map_has_its_colour_bar_when_it_is_first_shown(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    shown, other = (predicted.layer_of(entry, kind) for kind in ("predicted", "measured"))
+    assert shown is not None
+    assert other is not None
+    assert shown.face_colorbar.visible
+    assert not other.face_colorbar.visible
+    predicted.show("measured")
+    assert other.face_colorbar.visible
+    other.face_colorbar.visible = False  # by hand
+    predicted.show("predicted")
+    predicted.show("measured", str(entry.table.var_names[2]))
+    assert not other.face_colorbar.visible
+
+
 def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted: Session) -> None:
     entry = predicted.active
     assert entry is not None
@@ -658,9 +699,9 @@ def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted:
         status = layer.get_status(layer.data_to_world(layer.data[3]), world=True)["value"]
         assert f"spot {layer.features['spot'][3]} · " in status
     layer.visible = False
-    assert not text.visible
+    assert "measured" not in text.text
     layer.visible = True
-    assert text.visible
+    assert "measured" in text.text
     assert entry.table is not None
     row = int(np.nanargmax(entry.table.obs["violation_spot_image__niche_image"]))
     entry.table.obs.loc[entry.table.obs_names[row], ["in_training", "complete_niche"]] = [True, False]
@@ -672,7 +713,7 @@ def test_the_caption_tells_what_is_seen_and_the_status_bar_its_values(predicted:
     assert told[3] == f"spot image → niche image violation {violation.features['value'][row]:.1f}°"
     predicted.show("measured")
     predicted.viewer.layers.remove(layer)
-    assert not text.visible
+    assert "measured" not in text.text
 
 
 def test_the_caption_tells_limits_that_were_set_by_hand_until_the_gene_changes(predicted: Session) -> None:

@@ -74,7 +74,7 @@ def play(job: Job, table: Path) -> None:
         (job.task.out / "table").write_text(str(job.task.table))
         job.log.append("done", {"store": str(job.task.out)})
         return
-    scene = job.task.checkpoint
+    scene = Path(job.task.checkpoint).name
     job.log.append("progress", {"what": "spots", "done": 0, "total": 40})
     if scene == "slow":
         for done in range(1, 41):

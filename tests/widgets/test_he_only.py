@@ -106,7 +106,7 @@ def test_the_edited_mask_is_predicted_and_what_was_predicted_exported(
     mask.data_setitem(np.nonzero(mask.data[:, :columns]), 0)
     submitted: list[Any] = []
     submit = bench.child.submit
-    bench.child.submit = lambda job: (submitted.append(job.task), submit(job))[1]  # type: ignore[method-assign]
+    bench.child.submit = lambda job, **how: (submitted.append(job.task), submit(job, **how))[1]  # type: ignore[method-assign]
     bench.predict_panel.add_checkpoint(Path("slow"))
     bench.predict_panel.button.click()
     (task,) = submitted

@@ -29,6 +29,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_hyperst.jobs.filling import Filling
+from napari_hyperst.jobs.job import Job
+from napari_hyperst.models.checkpoint_files import read_genes
+from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT
 from napari_hyperst.nouns.tasks import ExportTask
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.export import write_table
@@ -314,6 +317,53 @@ def test_a_prediction_is_shown_as_it_fills_in_and_taken_away_when_it_is_stopped(
     assert entry.table is not None
     assert bench.session.layer_of(entry, "measured") is not None
     assert bench.session.layer_of(entry, "predicted").face_colorbar.visible
+    assert messages() == []
+
+
+def test_what_a_prediction_fills_is_there_before_it_begins(
+    qtbot: Any, bench: Workbench, section: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_(qtbot, bench, section)
+    entry, viewer = bench.session.active, bench.session.viewer
+    assert entry is not None
+    assert viewer.canvas.overlays.text.text == f"{entry.key} · 48 spots\nNo genes predicted yet\nFor research use only"
+    bars, begun = set(progress._all_instances), []
+    begin = bench.child.begin
+
+    def note(job: Job) -> None:
+        layer = bench.session.layer_of(entry, "predicted")
+        blank = entry.table is not None and np.isnan(entry.table.X).all()
+        said = f"{bench.session.gene} predicted" in viewer.canvas.overlays.text.text
+        told = set(progress._all_instances) > bars
+        begun.append((layer is not None and layer.visible, blank, entry.genes.names, said, told))
+        begin(job)
+
+    monkeypatch.setattr(bench.child, "begin", note)
+    with qtbot.waitSignal(bench.work.rested, timeout=20_000):
+        click(qtbot, bench.predict_panel.button)
+        assert not bench.predict_panel.button.isEnabled()
+    assert begun == [(True, True, read_genes(DEFAULT_CHECKPOINT), True, True)]
+    assert not entry.filling
+
+
+def test_a_prediction_that_is_stopped_before_it_begins_leaves_nothing(
+    qtbot: Any, bench: Workbench, section: Path, tiny_checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    open_(qtbot, bench, section)
+    entry = bench.session.active
+    assert entry is not None
+    shutil.copytree(tiny_checkpoint_folder, tmp_path / "slow")
+    bench.predict_panel.add_checkpoint(tmp_path / "slow")
+    with qtbot.waitSignal(bench.work.rested, timeout=5000):
+        click(qtbot, bench.predict_panel.button)
+        bench.work.stop()
+    assert bench.predict_panel.status.text() == "Stopped."
+    assert entry.table is None
+    assert len(bench.session.viewer.layers) == 2
+    click(qtbot, bench.predict_panel.button)
+    with qtbot.waitSignal(bench.work.rested, timeout=5000):
+        bench.session.viewer.layers.clear()  # the slide is closed while its layer is being added
+    assert len(bench.session.viewer.layers) == 0
     assert messages() == []
 
 

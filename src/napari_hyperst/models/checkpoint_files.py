@@ -192,6 +192,18 @@ def read_panel(found: CheckpointFiles, card: Card) -> GenePanel:
         raise CheckpointError(f"is no list of genes ({error})", where=path, do="copy the checkpoint again") from error
 
 
+def read_genes(ref: str) -> tuple[str, ...]:
+    """Read which genes a checkpoint predicts; ``ref`` is as for ``find_checkpoint``.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, or it cannot be read.
+    """
+    files = find_checkpoint(ref)
+    return read_panel(files, read_card(files)).genes
+
+
 def _gene(name: str | None) -> str:
     if not name or len(name) > _LONGEST_GENE or plain(name) != name or name.startswith(_FORMULA):
         raise ValueError(f"{(name or '')[:_LONGEST_GENE]!r} is no name of a gene")

@@ -15,7 +15,7 @@ import torch
 
 from napari_hyperst.errors import SlideError
 from napari_hyperst.models.build import build_method
-from napari_hyperst.models.checkpoint_files import find_checkpoint, read_card, read_panel
+from napari_hyperst.models.checkpoint_files import find_checkpoint, read_card, read_genes
 from napari_hyperst.models.device import choose_device, choose_dtype, describe_devices
 from napari_hyperst.models.method import Batch, Method
 from napari_hyperst.nouns.plan import PlannedSlide, TrainingPlan
@@ -139,7 +139,7 @@ def _genes(
     config: TrainConfig, slides: Sequence[Slide], kept: Sequence[Spots], genes_of: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the genes that can be learnt, and those that were asked for by name."""
-    asked = config.gene_list if genes_of is None else _genes_of(genes_of)
+    asked = config.gene_list if genes_of is None else read_genes(genes_of)
     if not asked:
         return choose_panel(config, slides, kept).genes, ()
     there = np.logical_and.reduce([measured_genes(slide, asked) for slide in slides])
@@ -176,11 +176,6 @@ def _facts(
         )
         for slide, spots, block in [*trained, *validated]
     )
-
-
-def _genes_of(checkpoint: str) -> tuple[str, ...]:
-    files = find_checkpoint(checkpoint)
-    return read_panel(files, read_card(files)).genes
 
 
 def _of_encoder(

@@ -20,7 +20,7 @@ WAIT = "Wait until all spots are predicted."
 FILLING = "filling"
 
 
-def filling_table(slide: Slide, genes: Sequence[str], path: Path) -> AnnData:
+def filling_table(slide: Slide, genes: Sequence[str], path: Path | None = None) -> AnnData:
     """Return a table over a file that another process fills; spots that are not predicted yet are NaN.
 
     Parameters
@@ -30,18 +30,20 @@ def filling_table(slide: Slide, genes: Sequence[str], path: Path) -> AnnData:
     genes
         Which genes.
     path
-        The file.
+        The file; None before there is one.
 
     Raises
     ------
     OSError, ValueError
         If the file is gone, or is another slide's.
     """
+    import numpy as np
     import pandas as pd
     from anndata import AnnData
 
+    shape = len(slide.spots), len(genes)
     table = AnnData(
-        read_filling(path),
+        np.broadcast_to(np.float32(np.nan), shape) if path is None else read_filling(path),
         obs=pd.DataFrame({"spot_id": slide.spots.index}, index=pd.Index(slide.spots.ids)),
         var=pd.DataFrame(index=pd.Index(list(genes))),
         uns={OURS: {FILLING: True}, "spatialdata_attrs": {"region": slide.name, "instance_key": "spot_id"}},

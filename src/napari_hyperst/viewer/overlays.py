@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from napari_hyperst.viewer.layers import MapLayer
     from napari_hyperst.viewer.session import Session
 
+#: Maps whose layers are there before they are asked for.
+PREPARED = ("measured", "predicted")
+
 
 class Overlays:
     """The layers of maps, kept in step with what a session shows.
@@ -106,12 +109,14 @@ class Overlays:
                 self._session.viewer.layers.remove(layer)
             else:
                 self._recolour(entry, layer)
-        if entry is not self._session.active:  # of which the gene that is shown may not be predicted
-            return
-        for also in ("measured", "predicted"):
-            found = entry.map(also)
-            if found is not None and self.layer(entry, also) is None:
-                self.add(entry, found, visible=also == self._session.map)
+        if entry.filling:
+            self.keep_up()
+
+    def prepare(self, entry: Entry, kind: str) -> None:
+        """Add the layer of a map that is not there yet, hidden, where its slide is looked at."""
+        found = entry.map(kind)
+        if entry is self._session.active and found is not None and self.layer(entry, kind) is None:
+            self.add(entry, found, visible=False)  # of another slide the gene that is shown may not be predicted
 
     def select_spots(self, entry: Entry) -> None:
         """Have the spots of a slide selected in the layer list, where no map of it is."""
@@ -139,7 +144,8 @@ class Overlays:
         assert entry.values is not None
         genes = self._session.genes
         slide = entry.predicted or entry.slide
-        said = {"slide": entry.key, "element": slide.name, "kind": shown.key, **self._wanted(entry, shown)}
+        bar = visible and not entry.filling
+        said = {"slide": entry.key, "element": slide.name, "kind": shown.key, "bar": bar, **self._wanted(entry, shown)}
         values = entry.values.of(shown.key, genes)
         limits = entry.values.limits(shown.key, genes, percentiles())
         return add_map(
@@ -152,7 +158,7 @@ class Overlays:
             said,
             partial(self._describe, entry.key, shown.key),
             visible=visible,
-            bar=not said["filling"],  # whose limits change again and again: napari rebuilds it each time
+            bar=bar,
         )
 
     def outline(self, entry: Entry, shown: bool) -> None:
@@ -230,12 +236,13 @@ class Overlays:
         """Say on the canvas what is seen, between which values, and that it is for research use only."""
         session = self._session
         text, entry = session.viewer.canvas.overlays.text, session.active
-        maps = [] if entry is None else [(layer, entry.map(ours(layer)["kind"])) for layer in self.of(entry)]
-        seen = [(layer, shown) for layer, shown in maps if layer.visible and shown is not None]
-        if entry is None or not seen:
+        if entry is None:
             text.visible = False
             return
-        layer, shown = seen[-1]
+        maps = [(layer, entry.map(ours(layer)["kind"])) for layer in self.of(entry)]
+        seen = [(layer, shown) for layer, shown in maps if layer.visible and shown is not None]
+        coming = entry.map(session.map) if entry.filling else None  # said before its layer is there
+        last = seen[-1][1] if seen else coming
         cells = [(cell, one) for cell, one in seen if cell in self._beside.maps]
         if cells:  # each says what it shows
             spans: dict[str, list[str]] = {}
@@ -243,9 +250,13 @@ class Overlays:
                 spans.setdefault(_span(cell), []).append(one.key)
             told = [span if len(keys) > 1 else f"{keys[0]}: {span}" for span, keys in spans.items() if span]
             said = [f"{entry.key} · {session.title}", *told]
+        elif last is not None:
+            title = " ".join(word for word in (session.title if last.of_gene else "", last.title.lower()) if word)
+            span = _span(seen[-1][0]) if seen and not entry.filling else ""
+            said = [f"{entry.key} · {title}", f"{span} {last.unit}".strip()]
         else:
-            title = " ".join(word for word in (session.title if shown.of_gene else "", shown.title.lower()) if word)
-            said = [f"{entry.key} · {title}", shown.unit if entry.filling else f"{_span(layer)} {shown.unit}".strip()]
+            said = [f"{entry.key} · {len(entry.slide.spots):,} spots"]
+            said += ["No genes predicted yet"] if entry.table is None else []
         text.text = "\n".join([*said, "For research use only"])
         if not text.visible:
             text.position, text.box, text.font_size, text.visible = "top_left", True, 9, True
@@ -266,7 +277,6 @@ class Overlays:
             "genes": self._session.genes if shown.of_gene else (),
             "colormap": shown.colormap or colormap(),
             "percentiles": percentiles(),
-            "filling": entry.filling,
             "filled": entry.filled,
         }
 
@@ -278,6 +288,9 @@ class Overlays:
             return
         if shown.of_gene and not set(genes) <= set(entry.table.var_names):  # another slide's, of another checkpoint
             return
+        if not (said["bar"] or entry.filling):  # whose limits change often: napari rebuilds it each time
+            show_bar(layer)
+            said = layer.metadata[OURS] = {**said, "bar": True}  # and may be hidden by hand from now on
         wanted = self._wanted(entry, shown)
         if {key: said[key] for key in wanted} == wanted:
             return
@@ -285,8 +298,6 @@ class Overlays:
         limits = entry.values.limits(shown.key, genes, percentiles())
         with limits_event(layer).blocker(self.keep_up):  # which is done when all is told
             recolour(layer, values, limits, wanted["colormap"], entry.table)
-        if said["filling"] and not wanted["filling"]:
-            show_bar(layer)
         layer.metadata[OURS] = {**said, **wanted}  # not changed in place: a copy of the layer has the same
 
     def _on_visible(self, event: Any) -> None:

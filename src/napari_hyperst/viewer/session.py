@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers
 from napari_hyperst.viewer.maps import maps_of
 from napari_hyperst.viewer.markers import MarkerSet
 from napari_hyperst.viewer.opening import Openings
-from napari_hyperst.viewer.overlays import Overlays
+from napari_hyperst.viewer.overlays import PREPARED, Overlays
 from napari_hyperst.viewer.preferences import events
 from napari_hyperst.viewer.rows import Rows
 from napari_hyperst.viewer.selection import Selection
@@ -179,6 +180,8 @@ class Session:
             look_at_spots(self.viewer, entry.slide)
             self.overlays.select_spots(entry)
             self.overlays.take_in(entry)  # it may have been predicted meanwhile
+            for of_gene in PREPARED:
+                self.overlays.prepare(entry, of_gene)
             self.show()
         self.overlays.keep_up()
         self.slides_changed.emit()
@@ -237,6 +240,22 @@ class Session:
         genes
             What is known of its genes, where that was found out in a thread.
         """
+        for _ in self.setting_prediction(key, table, name, result, slide, genes):
+            pass
+
+    def setting_prediction(
+        self,
+        key: str,
+        table: AnnData,
+        name: str,
+        result: Path | None = None,
+        slide: Slide | None = None,
+        genes: Genes | None = None,
+    ) -> Generator[None]:
+        """Do what ``set_prediction`` does in steps, between which a window can be drawn; the arguments are the same.
+
+        It ends where the slide is closed between them, or holds another prediction.
+        """
         entry = self.entries.get(key)
         if entry is None:
             return
@@ -245,11 +264,18 @@ class Session:
         hold(entry, table, name, result, slide, genes)
         if key == self._active:
             self._keep_shown_possible()
-        self.overlays.take_in(entry)
-        self.outline_anew(entry)  # this model may look at other tiles
-        self.prediction_changed.emit()
-        if key == self._active:
-            self.show()
+        steps: tuple[Callable[[], object], ...] = (
+            partial(self.overlays.take_in, entry),
+            *(partial(self.overlays.prepare, entry, of_gene) for of_gene in PREPARED),
+            partial(self.outline_anew, entry),  # this model may look at other tiles
+            self.prediction_changed.emit,
+            partial(self._show_of, entry),
+        )
+        for step in steps:
+            yield
+            if self.entries.get(key) is not entry or entry.table is not table:
+                return
+            step()
 
     def fill(self, key: str, spots: int) -> None:
         """Show what is there of a prediction that is being made, now that so many spots are done."""
@@ -335,6 +361,11 @@ class Session:
 
     # -- within
 
+    def _show_of(self, entry: Entry) -> None:
+        """Show the map of a slide if it is the one that is looked at."""
+        if entry is self.active:
+            self.show()
+
     def _keep_shown_possible(self) -> None:
         """Choose gene and map anew where the active slide does not have them."""
         entry = self.active
@@ -373,6 +404,7 @@ class Session:
                 self.viewer.layers.remove(layer)
         if was_active:
             self.activate(next(iter(self.entries), None))
+        self.overlays.keep_up()
         self.slides_changed.emit()
         self.prediction_changed.emit()
 

@@ -92,8 +92,8 @@ class Child(QObject):
         self._process, self._said, self._devices = process, b"", None
         process.start(sys.executable, self._command)
 
-    def submit(self, job: Job) -> None:
-        """Give the child a job; it begins at once, or as soon as the child is ready."""
+    def submit(self, job: Job, *, begin: bool = True) -> None:
+        """Give the child a job; it begins at once, or when ``begin`` is called, or as soon as the child is ready."""
         if self._job is not None:
             raise RuntimeError("the child is at work")
         self._job, self._reader = job, job.follow()
@@ -101,8 +101,14 @@ class Child(QObject):
         if self._process is None:  # it could not be started, which has been told
             return
         collector.hold_back(self)
-        self._process.write(f"{job.folder}\n".encode())
         self._timer.start()
+        if begin:
+            self.begin(job)
+
+    def begin(self, job: Job) -> None:
+        """Let a job begin that the child was given, unless it is over already."""
+        if self._job is job and self._process is not None:
+            self._process.write(f"{job.folder}\n".encode())
 
     def stop(self) -> None:
         """Ask the job at work to stop; within a second it has, or its process is gone."""

@@ -10,26 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils import progress
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
-from napari_hyperst.errors import HyperSTError
+from napari_hyperst.errors import CheckpointError, HyperSTError
 from napari_hyperst.jobs.job import Job, jobs_folder
+from napari_hyperst.models.checkpoint_files import read_genes
 from napari_hyperst.nouns.events import Event
-from napari_hyperst.nouns.tasks import ExportTask, PredictTask
+from napari_hyperst.nouns.tasks import AnyTask, ExportTask, PredictTask
 from napari_hyperst.slides.outputs.formats import output_format
 from napari_hyperst.viewer import preferences
 from napari_hyperst.viewer.filling import filling_table
 from napari_hyperst.viewer.notices import show_error, show_info, show_warning
 from napari_hyperst.viewer.results import Result, read_in_thread, show_result
 from napari_hyperst.widgets.process import Child, result_of
+from napari_hyperst.widgets.turns import in_turns
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
     from napari_hyperst.slides.slide import Slide
     from napari_hyperst.viewer.entry import Entry
     from napari_hyperst.viewer.session import Session
-
-#: napari's activity dock is told after so many ms, when the panel has been drawn: it lays the whole window out anew.
-_ACTIVITY_MS = 100
 
 
 class Work(QObject):
@@ -181,9 +182,20 @@ class Work(QObject):
         self._slide_of[job.folder] = (entry.key, entry.slide)
         self.task, self.key = task, entry.key
         self.began.emit(what)
-        self.child.submit(job)
+        self.child.submit(job, begin=False)
         self.changed.emit()
-        QTimer.singleShot(_ACTIVITY_MS, partial(self._begin_activity, job, what))
+        in_turns(self._before(job, what), partial(self.child.begin, job))
+
+    def _before(self, job: Job, what: str) -> Generator[None]:
+        """Do what holds the window before a job begins: beside it, it would take twice as long."""
+        yield  # the panel is drawn first
+        genes = _known_genes(job.task)
+        for _ in self._filling_in(job, genes) if genes else ():
+            yield
+            if self.child.job is not job:
+                return
+        self._begin_activity(job, what)
+        yield
 
     def _begin_activity(self, job: Job, what: str) -> None:
         """Tell napari's activity dock what is at work, if it still is."""
@@ -211,7 +223,8 @@ class Work(QObject):
             self._advance(event)
             self.progressed.emit(event)
         elif event.kind == "filling":
-            self._begin_filling(job, event)
+            for _ in self._filling_in(job, event.content["genes"], job.folder / str(event.content["file"])):
+                pass
         elif event.kind == "filled" and self._filling is not None:
             self.session.fill(self._filling, int(event.content["spots"]))
         elif event.kind == "warning":
@@ -225,16 +238,16 @@ class Work(QObject):
                 self._activity.total = total
             self._activity.update(done - self._activity.n)
 
-    def _begin_filling(self, job: Job, event: Event) -> None:
-        """Show a prediction from now on as it is made, where the slide has none."""
-        key, slide = self._slide_of[job.folder]
+    def _filling_in(self, job: Job, genes: Sequence[str], path: Path | None = None) -> Generator[None]:
+        """Show a prediction from now on as it is made, where the slide has none that is done, a step at a time."""
+        key, slide = self._slide_of.get(job.folder, ("", None))
         entry = self.session.entries.get(key)
-        if entry is None or entry.table is not None:
+        if slide is None or entry is None or not (entry.table is None or entry.filling):
             return
         with contextlib.suppress(OSError, ValueError):  # it will be shown when it is done
-            table = filling_table(slide, event.content["genes"], job.folder / str(event.content["file"]))
-            self.session.set_prediction(key, table, "", slide=slide)
+            table = filling_table(slide, genes, path)
             self._filling = key
+            yield from self.session.setting_prediction(key, table, "", slide=slide)
 
     def _end_filling(self) -> None:
         key, self._filling = self._filling, None
@@ -284,6 +297,16 @@ class Work(QObject):
         self.rested.emit("The process that predicts could not be started.")
         show_error(message)
         self.changed.emit()
+
+
+def _known_genes(task: AnyTask) -> tuple[str, ...]:
+    """Return which genes a prediction will show as they are made; none where that is not known yet."""
+    if not isinstance(task, PredictTask) or not task.filling or task.checkpoint.startswith("hf://"):
+        return ()  # one on the hub may have to be fetched
+    try:
+        return read_genes(task.checkpoint)
+    except CheckpointError:  # of which the job will tell
+        return ()
 
 
 def _brief(message: str, path: Path) -> str:
