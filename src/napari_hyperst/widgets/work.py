@@ -240,9 +240,11 @@ class Work(QObject):
 
     def _filling_in(self, job: Job, genes: Sequence[str], path: Path | None = None) -> Generator[None]:
         """Show a prediction from now on as it is made, where the slide has none that is done, a step at a time."""
-        key, slide = self._slide_of.get(job.folder, ("", None))
+        if self.child.job is not job:  # it is over, or the window is closed
+            return
+        key, slide = self._slide_of[job.folder]
         entry = self.session.entries.get(key)
-        if slide is None or entry is None or not (entry.table is None or entry.filling):
+        if entry is None or not (entry.table is None or entry.filling):
             return
         with contextlib.suppress(OSError, ValueError):  # it will be shown when it is done
             table = filling_table(slide, genes, path)
