@@ -30,6 +30,7 @@ def read_units() -> None:
 @cache
 def begin() -> threading.Thread:
     """Begin, if nobody did, and do not wait."""
+    read_units()
     thread = threading.Thread(target=_make_an_image, name="napari-hyperst-ahead")
     thread.start()
     return thread

@@ -280,7 +280,7 @@ class Session:
     def fill(self, key: str, spots: int) -> None:
         """Show what is there of a prediction that is being made, now that so many spots are done."""
         entry = self.entries.get(key)
-        if entry is not None:
+        if entry is not None and entry.filling:
             fill(entry, spots)
             self.overlays.refresh(entry)
             self.overlays.keep_up()
@@ -294,6 +294,7 @@ class Session:
         self.overlays.take_in(entry)
         if entry is self.active and self.viewer.layers.selection.active is None:
             self.overlays.select_spots(entry)
+        self.overlays.keep_up()
         self.prediction_changed.emit()
 
     def show(self, map_key: str | None = None, gene: str | None = None, markers: MarkerSet | None = None) -> None:

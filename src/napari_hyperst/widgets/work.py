@@ -182,9 +182,10 @@ class Work(QObject):
         self._slide_of[job.folder] = (entry.key, entry.slide)
         self.task, self.key = task, entry.key
         self.began.emit(what)
-        self.child.submit(job, begin=False)
+        writes = isinstance(task, ExportTask)  # it is not lost where the window is closed at once
+        self.child.submit(job, begin=writes)
         self.changed.emit()
-        in_turns(self._before(job, what), partial(self.child.begin, job))
+        in_turns(self._before(job, what), (lambda: None) if writes else partial(self.child.begin, job))
 
     def _before(self, job: Job, what: str) -> Generator[None]:
         """Do what holds the window before a job begins: beside it, it would take twice as long."""
@@ -307,7 +308,7 @@ def _known_genes(task: AnyTask) -> tuple[str, ...]:
         return ()  # one on the hub may have to be fetched
     try:
         return read_genes(task.checkpoint)
-    except CheckpointError:  # of which the job will tell
+    except (CheckpointError, OSError):  # of which the job will tell
         return ()
 
 
