@@ -93,6 +93,22 @@ def test_a_job_that_hears_stops_and_leaves_the_child(qtbot: Any, child: Child, t
     assert child.pid == pid
 
 
+def test_a_job_that_has_not_begun_is_stopped_at_once_and_leaves_the_child(
+    qtbot: Any, child: Child, tmp_path: Path
+) -> None:
+    with qtbot.waitSignal(child.ready, timeout=20_000):
+        child.start()
+    pid, waiting, endings = child.pid, job_of(tmp_path, "slow"), []
+    child.ended.connect(lambda job, event: endings.append((job, event.kind)))
+    child.submit(waiting, begin=False)
+    child.stop()
+    assert endings == [(waiting, "stopped")]
+    child.begin(waiting)  # comes too late
+    assert play(qtbot, child, job_of(tmp_path, "ok")).kind == "done"
+    qtbot.wait(800)  # by then one that is asked to stop has been killed
+    assert child.pid == pid
+
+
 def test_a_job_that_is_deaf_is_gone_within_a_second_and_a_new_child_is_there(
     qtbot: Any, child: Child, tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ class Child(QObject):
         self._devices: dict[str, str] | None = None
         self._said = b""
         self._closing = False
-        self._stopping = False
+        self._begun = self._stopping = False
         self._timer = QTimer(self)
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -108,12 +108,16 @@ class Child(QObject):
     def begin(self, job: Job) -> None:
         """Let a job begin that the child was given, unless it is over already."""
         if self._job is job and self._process is not None:
+            self._begun = True
             self._process.write(f"{job.folder}\n".encode())
 
     def stop(self) -> None:
         """Ask the job at work to stop; within a second it has, or its process is gone."""
         job = self._job
         if job is None or self._stopping:
+            return
+        if not self._begun:  # the child knows nothing of it
+            self._end(job, _tell(job, "stopped", {}))
             return
         self._stopping = True
         QTimer.singleShot(_TERMINATE_MS, lambda: self._end_process(job, "terminate"))
@@ -175,7 +179,7 @@ class Child(QObject):
 
     def _end(self, job: Job, event: Event) -> None:
         self._job = self._reader = None
-        self._stopping = False
+        self._begun = self._stopping = False
         self._timer.stop()
         collector.let_go(self)
         self.ended.emit(job, event)
