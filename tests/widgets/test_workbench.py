@@ -362,9 +362,51 @@ def test_a_prediction_that_is_stopped_before_it_begins_leaves_nothing(
     assert len(bench.session.viewer.layers) == 2
     click(qtbot, bench.predict_panel.button)
     with qtbot.waitSignal(bench.work.rested, timeout=5000):
-        bench.session.viewer.layers.clear()  # the slide is closed while its layer is being added
+        bench.session.viewer.layers.clear()  # the slide is closed before its layer is added
     assert len(bench.session.viewer.layers) == 0
     assert messages() == []
+
+
+def test_closing_the_dock_before_a_prediction_begins_leaves_nothing(
+    qtbot: Any, make_napari_viewer_proxy: Make, child: Child, section: Path
+) -> None:
+    viewer = make_napari_viewer_proxy(show=True)
+    bench = Workbench(viewer, child)
+    dock = viewer.window.add_dock_widget(bench)
+    open_(qtbot, bench, section)
+    entry, before, begun = bench.session.active, set(progress._all_instances), []
+    assert entry is not None
+    bench.child.told.connect(lambda _job, event: begun.append(event))
+    click(qtbot, bench.predict_panel.button)
+    qtbot.waitUntil(lambda: entry.filling, timeout=5000)
+    dock.destroyOnClose()
+    qtbot.wait(500)  # what was still to be done before it is over
+    assert begun == []
+    assert entry.table is None
+    assert len(viewer.layers) == 2
+    assert set(progress._all_instances) == before
+
+
+def test_what_is_hidden_and_selected_before_the_first_spots_stays_so(
+    bench: Workbench, tiny_slide: Slide, tiny_table: AnnData, tmp_path: Path
+) -> None:
+    session = bench.session
+    entry, genes = session.add(tiny_slide), list(tiny_table.var_names)
+    session.set_prediction(entry.key, filling_table(tiny_slide, genes), "")
+    session.show(gene=genes[3])
+    layer = session.layer_of(entry, "predicted")
+    assert layer is not None
+    layer.visible = False
+    session.select([2, 5])
+    filling = Filling(tmp_path, genes, len(tiny_slide.spots))
+    session.set_prediction(entry.key, filling_table(tiny_slide, genes, tmp_path / str(filling.told["file"])), "")
+    filling.put(np.arange(20), np.arange(20 * len(genes), dtype=np.float32).reshape(20, -1))
+    session.fill(entry.key, 20)
+    assert not layer.visible
+    assert genes[3] not in session.viewer.canvas.overlays.text.text
+    assert list(session.selection) == [2, 5]
+    layer.visible = True
+    np.testing.assert_array_equal(layer.features["value"][:20], np.arange(20) * len(genes) + 3)
 
 
 def test_the_colour_bar_comes_with_the_last_spot(

@@ -241,7 +241,7 @@ class Overlays:
             return
         maps = [(layer, entry.map(ours(layer)["kind"])) for layer in self.of(entry)]
         seen = [(layer, shown) for layer, shown in maps if layer.visible and shown is not None]
-        coming = entry.map(session.map) if entry.filling else None  # said before its layer is there
+        coming = entry.map(session.map) if entry.filling and not entry.filled else None  # before its layer is there
         last = seen[-1][1] if seen else coming
         cells = [(cell, one) for cell, one in seen if cell in self._beside.maps]
         if cells:  # each says what it shows
@@ -288,17 +288,16 @@ class Overlays:
             return
         if shown.of_gene and not set(genes) <= set(entry.table.var_names):  # another slide's, of another checkpoint
             return
-        if not (said["bar"] or entry.filling):  # whose limits change often: napari rebuilds it each time
-            show_bar(layer)
-            said = layer.metadata[OURS] = {**said, "bar": True}  # and may be hidden by hand from now on
         wanted = self._wanted(entry, shown)
-        if {key: said[key] for key in wanted} == wanted:
-            return
-        values = entry.values.of(shown.key, genes)
-        limits = entry.values.limits(shown.key, genes, percentiles())
-        with limits_event(layer).blocker(self.keep_up):  # which is done when all is told
-            recolour(layer, values, limits, wanted["colormap"], entry.table)
-        layer.metadata[OURS] = {**said, **wanted}  # not changed in place: a copy of the layer has the same
+        if {key: said[key] for key in wanted} != wanted:
+            values = entry.values.of(shown.key, genes)
+            limits = entry.values.limits(shown.key, genes, percentiles())
+            with limits_event(layer).blocker(self.keep_up):  # which is done when all is told
+                recolour(layer, values, limits, wanted["colormap"], entry.table)
+        barred = said["bar"] or not entry.filling  # whose limits change often: napari rebuilds its bar each time
+        if barred and not said["bar"]:  # once: it may be hidden by hand from then on
+            show_bar(layer)
+        layer.metadata[OURS] = {**said, **wanted, "bar": barred}  # not in place: a copy of the layer has the same
 
     def _on_visible(self, event: Any) -> None:
         """Colour a map that was hidden while another gene was chosen."""

@@ -14,6 +14,7 @@ from napari_hyperst.errors import HyperSTError
 from napari_hyperst.nouns.tasks import SlideRef
 from napari_hyperst.viewer.contract import BASE, OF_OTHERS, layers_of, ours
 from napari_hyperst.viewer.entry import Entry, fill, hold, let_go, unlike
+from napari_hyperst.viewer.filling import is_filling
 from napari_hyperst.viewer.footprints import footprint_layer
 from napari_hyperst.viewer.layers import LayerData, look_at_spots, slide_layers
 from napari_hyperst.viewer.maps import maps_of
@@ -254,10 +255,14 @@ class Session:
     ) -> Generator[None]:
         """Do what ``set_prediction`` does in steps, between which a window can be drawn; the arguments are the same.
 
-        It ends where the slide is closed between them, or holds another prediction.
+        It ends where the slide is closed between them, or holds another prediction. Of one that is being made, and
+        shown already, only the values are another's.
         """
         entry = self.entries.get(key)
         if entry is None:
+            return
+        if entry.filling and is_filling(table) and entry.genes.names == tuple(table.var_names):
+            hold(entry, table, name, result, slide, entry.genes)
             return
         if key == self._active and entry.filling and self.gene == entry.genes.first:
             self.gene = None  # nobody chose it
