@@ -212,6 +212,9 @@ def test_a_map_that_is_made_visible_instead_of_the_shown_one_is_what_is_shown(wh
     assert text.visible
     other.visible = False  # the one that is left is it
     assert whole.map == "predicted"
+    other.visible = True
+    whole.viewer.layers.remove(shown)
+    assert whole.map == whole.seen == "measured"
 
 
 def test_the_status_bar_tells_another_gene_without_a_move_of_the_mouse(whole: Session) -> None:

@@ -165,6 +165,40 @@ def test_keys_step_through_genes_and_maps_and_are_free_again_when_the_dock_is_cl
     assert not {str(key) for key in model.keymap} & {"N", "Shift+N", "T", "D"}
 
 
+def test_a_map_that_is_hidden_or_taken_away_by_hand_is_not_marked(qtbot: Any, bench: Workbench, section: Path) -> None:
+    open_(qtbot, bench, section)
+    predict(qtbot, bench)
+    entry, session = bench.session.active, bench.session
+    assert entry is not None
+    genes, hierarchy = bench.panel(GenesPanel), bench.findChild(HierarchyPanel).list
+
+    def marked() -> list[str]:
+        row = hierarchy.currentItem()
+        pressed = [key for key, button in genes.maps.buttons.items() if button.isChecked()]
+        return pressed if row is None else [*pressed, row.text(0)]
+
+    layer = session.layer_of(entry, "predicted")
+    assert layer is not None
+    assert marked() == ["predicted"]
+    layer.visible = False
+    assert marked() == []
+    assert bench.sections["Genes"].state.text().startswith(f"{session.gene} · not shown")
+    genes.swap()  # what is hidden is shown first
+    assert layer.visible
+    assert marked() == ["predicted"]
+    genes.toggle_difference()
+    session.viewer.layers.remove(session.layer_of(entry, "difference"))
+    assert marked() == []
+    genes.toggle_difference()
+    assert marked() == ["difference"]
+    genes.toggle_difference()
+    assert marked() == ["predicted"]
+    session.show("norm_spot_image")
+    assert len(marked()) == 1
+    session.layer_of(entry, "norm_spot_image").visible = False
+    assert marked() == []
+
+
 def test_names_are_shown_as_they_are(qtbot: Any, bench: Workbench, section: Path) -> None:
     named = section.rename(section.with_name("b"))
     (named / "corner_selection.tsv").rename(named / "<b>x<b>_selection.tsv")

@@ -181,6 +181,19 @@ class Overlays:
             self._ring(self._session.active)
         self._caption()
 
+    def follow(self, entry: Entry, changed: Any) -> None:
+        """Have what is chosen be what is seen, where a layer of a slide was shown, hidden or taken away by hand."""
+        session = self._session
+        if entry is not session.active or entry.table is None or session.side_by_side:
+            return
+        if ours(changed).get("kind") != session.map and session.seen is not None:
+            return
+        seen = {ours(layer)["kind"] for layer in self.of(entry) if layer.visible}
+        if session.seen is None and len(seen) == 1 and entry.map(*seen) is not None:
+            session.show(*seen)
+        else:
+            session.shown_changed.emit()
+
     def on_removing(self, event: Any) -> None:
         """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
 
@@ -307,18 +320,8 @@ class Overlays:
             self._recolour(entry, layer)
             tell_features(layer)  # the list of layers draws it now in any case
         if entry is not None:
-            self._follow(entry)
+            self.follow(entry, layer)
         self.keep_up()
-
-    def _follow(self, entry: Entry) -> None:
-        """Show the one map that is visible by hand where what is to be shown was hidden."""
-        session = self._session
-        chosen = self.layer(entry, session.map)
-        if entry is not session.active or chosen is None or chosen.visible or session.side_by_side:
-            return
-        seen = {ours(layer)["kind"] for layer in self.of(entry) if layer.visible} & {one.key for one in entry.maps}
-        if len(seen) == 1:
-            session.show(seen.pop())
 
     def _on_rings(self, event: Any) -> None:
         """Take note of rings that are shown or hidden by hand."""

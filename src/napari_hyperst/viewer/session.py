@@ -66,7 +66,7 @@ class Session:
     slides_changed = Signal()
     #: The active slide was predicted, or had its prediction in its store.
     prediction_changed = Signal()
-    #: Another gene or another map is shown.
+    #: Another gene or another map is shown, or none.
     shown_changed = Signal()
     #: Other spots are selected.
     selection_changed = Signal()
@@ -108,6 +108,12 @@ class Session:
     def active(self) -> Entry | None:
         """The slide that is worked on."""
         return None if self._active is None else self.entries[self._active]
+
+    @property
+    def seen(self) -> str | None:
+        """The map of the active slide that is shown; None where its layer was hidden or taken away by hand."""
+        layer = None if self.active is None else self.overlays.layer(self.active, self.map)
+        return self.map if layer is not None and layer.visible else None
 
     @property
     def opening(self) -> int:
@@ -400,6 +406,7 @@ class Session:
         if any(ours(layer)["kind"] not in OF_OTHERS for layer in left):
             if ours(event.value)["kind"] == "footprints":
                 self.slides_changed.emit()
+            self.overlays.follow(self.entries[key], event.value)
             return
         was_active = self._active == key
         if was_active:

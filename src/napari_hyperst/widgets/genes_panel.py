@@ -72,15 +72,16 @@ class GenesPanel(Panel):
 
     def swap(self) -> None:
         """Change from predicted to measured, and from whatever else to predicted."""
-        self._show_possible("measured" if self.session.map == "predicted" else "predicted")
+        self._show_possible("measured" if self.session.seen == "predicted" else "predicted")
 
     def toggle_difference(self) -> None:
         """Change to the difference, and back."""
-        if self.session.map == "difference":
+        if self.session.seen == "difference":
             self._show_possible(self._before_difference)
-        else:
+            return
+        if self.session.map != "difference":  # else its layer was hidden by hand
             self._before_difference = self.session.map
-            self._show_possible("difference")
+        self._show_possible("difference")
 
     def let_go(self) -> None:
         """Leave the viewer's keys as they were."""
@@ -129,13 +130,13 @@ class GenesPanel(Panel):
 
     def _on_shown(self, *_: object) -> None:
         session, entry = self.session, self.session.active
+        self.maps.select(session.seen)
         if entry is None or entry.table is None:
             self.say_state("Predict genes first")
             return
         self.together.setChecked(session.side_by_side)
         self.genes.select(session.gene)
         self.markers.select(session.markers)
-        self.maps.select(session.map)
         self.say_state(self._describe(entry.genes))
 
     def _describe(self, genes: Genes) -> str:
@@ -143,7 +144,7 @@ class GenesPanel(Panel):
         shown = None if session.active is None else session.active.map(session.map)
         said = [str(session.title)]
         if shown is not None and shown.of_gene:
-            said.append(shown.title.lower())
+            said.append(shown.title.lower() if session.seen else "not shown")
         if session.markers is None and session.gene in genes.names:
             pcc = genes.pcc[genes.names.index(session.gene)]
             said += [f"PCC {pcc:.2f}"] if np.isfinite(pcc) else []

@@ -83,7 +83,7 @@ class HierarchyPanel(QWidget):
         self._on_shown()
 
     def _on_shown(self) -> None:
-        self.list.select(self.session.map)
+        self.list.select(self.session.seen)
         entry = self.session.active
         shown = None if entry is None else entry.map(self.session.map)
         if shown is not None and entry is not None and entry.table is not None and not entry.filling:
@@ -165,13 +165,13 @@ class HierarchyList(QTreeWidget):
         """Height of a row in px."""
         return int(self.fontMetrics().height()) + 2
 
-    def select(self, key: str) -> None:
-        """Mark a map, or none where it is not listed, without telling."""
+    def select(self, key: str | None) -> None:
+        """Mark a map, or none where none is shown or it is not listed, without telling."""
         self.blockSignals(True)
         self.setCurrentItem(self.item_of(key))
         self.blockSignals(False)
 
-    def item_of(self, key: str) -> QTreeWidgetItem | None:
+    def item_of(self, key: str | None) -> QTreeWidgetItem | None:
         """Return the item of a map."""
         items = (self.topLevelItem(row) for row in range(self.topLevelItemCount()))
         return next((item for item in items if item.data(0, _KEY) == key), None)

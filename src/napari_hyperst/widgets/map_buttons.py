@@ -53,8 +53,8 @@ class MapButtons(QWidget):
             told = button.text() if one is None else one.title
             button.setToolTip(literal(f"{told}: {reason}" if reason else f"{told}; in the canvas {_KEYS[key]}"))
 
-    def select(self, key: str) -> None:
-        """Mark a map, or none where it is no gene's, without telling."""
+    def select(self, key: str | None) -> None:
+        """Mark a map, or none where none is shown or it is no gene's, without telling."""
         self._group.setExclusive(False)
         for name, button in self.buttons.items():
             button.setChecked(name == key)
