@@ -16,10 +16,10 @@ from napari_hyperst.viewer.rows import Rows
 from napari_hyperst.viewer.selected_bins import SelectedBins
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from napari.layers import Points
 
     from napari_hyperst.viewer.entry import Entry
+    from napari_hyperst.viewer.genes import Genes
     from napari_hyperst.viewer.session import Session
 
 #: More points than these are ringed, but not selected in their layers: napari takes some 5 µs for each.
@@ -49,7 +49,7 @@ class Selection:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._table: AnnData | None = None
+        self._genes: Genes | None = None
         self._links: weakref.WeakKeyDictionary[Points, _Link] = weakref.WeakKeyDictionary()
         self._quiet = False
         self._bins = SelectedBins(session, _COLOUR, self._set)
@@ -166,10 +166,10 @@ class Selection:
 
     def _on_prediction(self) -> None:
         entry = self._session.active
-        table = None if entry is None else entry.table
-        if table is self._table:
+        genes = None if entry is None else entry.genes  # one that is being made keeps them as it gets its values
+        if genes is self._genes:
             return
-        self._table = table
+        self._genes = genes
         self._set(_NONE)
         self.highlight()
 
