@@ -276,6 +276,36 @@ def test_bins_that_are_painted_are_selected_and_erased_ones_are_not(predicted: S
     assert not set(rows[tuple(there.T)]) & set(predicted.selection.tolist())
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_outline_of_what_is_selected_is_taken_away_for_good(predicted: Session, hidden: bool) -> None:
+    entry, layers = predicted.active, predicted.viewer.layers
+    assert entry is not None
+    predicted.select([3, 400])
+    layer = outlined(predicted)
+    predicted.layer_of(entry, "predicted").visible = not hidden
+    layers.remove(layer)
+    assert all(ours(left).get("kind") != "selection" for left in layers)
+    predicted.select([3])
+    inserted = MagicMock()
+    layers.events.inserted.connect(inserted)
+    layers.clear()  # which would never end if it came back
+    inserted.assert_not_called()
+    assert predicted.active is None
+
+
+def test_another_prediction_of_fewer_bins_empties_what_is_selected(predicted: Session) -> None:
+    entry = predicted.active
+    assert entry is not None
+    assert entry.table is not None
+    fewer = entry.table[:900].copy()
+    predicted.select([1100])
+    predicted.show_footprints(True)
+    predicted.layer_of(entry, "predicted").visible = False
+    predicted.set_prediction(entry.key, fewer, "fewer")
+    assert len(predicted.selection) == 0
+    assert predicted.seen == "predicted"
+
+
 def test_maps_beside_each_other_are_not_pushed_aside_by_what_is_selected(predicted: Session) -> None:
     predicted.select([3])
     layer = outlined(predicted)

@@ -215,6 +215,11 @@ def test_a_map_that_is_made_visible_instead_of_the_shown_one_is_what_is_shown(wh
     other.visible = True
     whole.viewer.layers.remove(shown)
     assert whole.map == whole.seen == "measured"
+    heard.reset_mock()
+    whole.show("predicted")
+    heard.assert_called_once()
+    whole.show("measured")
+    assert heard.call_count == 2
 
 
 def test_the_status_bar_tells_another_gene_without_a_move_of_the_mouse(whole: Session) -> None:

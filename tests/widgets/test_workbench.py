@@ -35,7 +35,7 @@ from napari_hyperst.nouns.bundled import DEFAULT_CHECKPOINT
 from napari_hyperst.nouns.tasks import ExportTask
 from napari_hyperst.slides import Slide, open_slide
 from napari_hyperst.slides.export import write_table
-from napari_hyperst.viewer.contract import ours
+from napari_hyperst.viewer.contract import layers_of, ours
 from napari_hyperst.viewer.entry import Entry
 from napari_hyperst.viewer.filling import filling_table
 from napari_hyperst.viewer.markers import MarkerSet
@@ -196,6 +196,10 @@ def test_a_map_that_is_hidden_or_taken_away_by_hand_is_not_marked(qtbot: Any, be
     session.show("norm_spot_image")
     assert len(marked()) == 1
     session.layer_of(entry, "norm_spot_image").visible = False
+    assert marked() == []
+    session.show("predicted")
+    session.show_side_by_side(True)
+    session.layer_of(entry, "predicted").visible = False
     assert marked() == []
 
 
@@ -425,7 +429,7 @@ def test_what_is_hidden_and_selected_before_the_first_spots_stays_so(
     bench: Workbench, tiny_slide: Slide, tiny_table: AnnData, tmp_path: Path
 ) -> None:
     session = bench.session
-    entry, genes = session.add(tiny_slide), list(tiny_table.var_names)
+    other, entry, genes = session.add(tiny_slide), session.add(tiny_slide), list(tiny_table.var_names)
     session.set_prediction(entry.key, filling_table(tiny_slide, genes), "")
     session.show(gene=genes[3])
     layer = session.layer_of(entry, "predicted")
@@ -438,6 +442,8 @@ def test_what_is_hidden_and_selected_before_the_first_spots_stays_so(
     session.fill(entry.key, 20)
     assert not layer.visible
     assert genes[3] not in session.viewer.canvas.overlays.text.text
+    for one in layers_of(session.viewer, other.key):  # another slide is closed
+        session.viewer.layers.remove(one)
     assert list(session.selection) == [2, 5]
     layer.visible = True
     np.testing.assert_array_equal(layer.features["value"][:20], np.arange(20) * len(genes) + 3)

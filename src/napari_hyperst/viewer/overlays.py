@@ -183,16 +183,16 @@ class Overlays:
 
     def follow(self, entry: Entry, changed: Any) -> None:
         """Have what is chosen be what is seen, where a layer of a slide was shown, hidden or taken away by hand."""
-        session = self._session
-        if entry is not session.active or entry.table is None or session.side_by_side:
+        session, kind = self._session, ours(changed)["kind"]
+        if entry is not session.active or entry.map(kind) is None:  # not of what is predicted now
             return
-        if ours(changed).get("kind") != session.map and session.seen is not None:
+        if kind != session.map and session.seen is not None:
             return
         seen = {ours(layer)["kind"] for layer in self.of(entry) if layer.visible}
-        if session.seen is None and len(seen) == 1 and entry.map(*seen) is not None:
+        if session.seen is None and len(seen) == 1 and entry.map(*seen) is not None and not session.side_by_side:
             session.show(*seen)
         else:
-            session.shown_changed.emit()
+            session.seen_changed.emit()
 
     def on_removing(self, event: Any) -> None:
         """Take off a layer what napari-spatialdata knows it by; put on again should it come back.
@@ -254,7 +254,7 @@ class Overlays:
             return
         maps = [(layer, entry.map(ours(layer)["kind"])) for layer in self.of(entry)]
         seen = [(layer, shown) for layer, shown in maps if layer.visible and shown is not None]
-        coming = entry.map(session.map) if entry.filling and not entry.filled else None  # before its layer is there
+        coming = entry.map(session.map) if entry.filling and not entry.filled else None  # before it is shown first
         last = seen[-1][1] if seen else coming
         cells = [(cell, one) for cell, one in seen if cell in self._beside.maps]
         if cells:  # each says what it shows

@@ -66,8 +66,10 @@ class Session:
     slides_changed = Signal()
     #: The active slide was predicted, or had its prediction in its store.
     prediction_changed = Signal()
-    #: Another gene or another map is shown, or none.
+    #: Another gene or another map is shown.
     shown_changed = Signal()
+    #: The layer of the map that is shown was hidden, taken away or brought back by hand.
+    seen_changed = Signal()
     #: Other spots are selected.
     selection_changed = Signal()
     #: How many slides are being opened.

@@ -66,6 +66,7 @@ class GenesPanel(Panel):
             (session.slides_changed, self._on_prediction),
             (session.prediction_changed, self._on_prediction),
             (session.shown_changed, self._on_shown),
+            (session.seen_changed, self._on_shown),
         )
         self._bind_keys()
         self._on_prediction()

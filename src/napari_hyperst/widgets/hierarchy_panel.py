@@ -65,7 +65,8 @@ class HierarchyPanel(QWidget):
         layout.addWidget(self.list)
         layout.addWidget(self.tabs, 1)
         self.list.chosen.connect(self._on_chosen)
-        hear(self, (session.prediction_changed, self.show_state), (session.shown_changed, self._on_shown))
+        shown = (session.shown_changed, session.seen_changed)
+        hear(self, (session.prediction_changed, self.show_state), *((signal, self._on_shown) for signal in shown))
         self.show_state()
 
     def show_state(self) -> None:
