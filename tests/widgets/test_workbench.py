@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from anndata import AnnData
 from napari.settings import get_plugin_settings
@@ -313,6 +314,27 @@ def test_what_goes_wrong_is_told_and_the_next_click_works(
     predict(qtbot, bench)
     assert bench.session.active is not None
     assert bench.session.active.table is not None
+
+
+def test_a_process_that_is_killed_while_napari_draws_its_bar_is_told(
+    qtbot: Any, bench: Workbench, section: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_(qtbot, bench, section)
+    update, drawn = progress.update, []
+
+    def killed_in_it(bar: progress, n: int = 1) -> None:
+        if bench.child.job is not None:
+            psutil.Process(bench.child.pid).kill()
+            qtbot.waitUntil(lambda: bench.child.job is None, timeout=20_000)  # as napari lets the event loop go round
+        update(bar, n)
+        drawn.append(n)
+
+    monkeypatch.setattr(progress, "update", killed_in_it)
+    predict(qtbot, bench, "slow")
+    qtbot.waitUntil(lambda: bool(drawn), timeout=5000)
+    assert "memory runs out" in messages()[-1]
+    assert bench.predict_panel.status.toolTip() == messages()[-1]
+    assert not bench.predict_panel.bar.isVisible()
 
 
 def test_an_error_begins_with_the_slides_name_and_not_with_its_folders(

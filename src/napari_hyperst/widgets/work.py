@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils import progress
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_hyperst.errors import CheckpointError, HyperSTError
 from napari_hyperst.jobs.job import Job, jobs_folder
@@ -221,8 +221,8 @@ class Work(QObject):
 
     def _on_told(self, job: Job, event: Event) -> None:
         if event.kind == "progress":
-            self._advance(event)
             self.progressed.emit(event)
+            QTimer.singleShot(0, partial(self._advance, job, event))  # it lets the event loop go round, and the job end
         elif event.kind == "filling":
             for _ in self._filling_in(job, event.content["genes"], job.folder / str(event.content["file"])):
                 pass
@@ -231,13 +231,14 @@ class Work(QObject):
         elif event.kind == "warning":
             show_warning(_brief(str(event.content["message"]), self._slide_of[job.folder][1].path))
 
-    def _advance(self, event: Event) -> None:
-        """Tell napari's activity dock how far the work is."""
+    def _advance(self, job: Job, event: Event) -> None:
+        """Tell napari's activity dock how far the work is, unless it is over."""
+        if self._activity is None or job not in (self.child.job, self._reading):
+            return
         done, total = int(event.content["done"]), int(event.content["total"])
-        if self._activity is not None:
-            if self._activity.total != total:
-                self._activity.total = total
-            self._activity.update(done - self._activity.n)
+        if self._activity.total != total:
+            self._activity.total = total
+        self._activity.update(done - self._activity.n)
 
     def _filling_in(self, job: Job, genes: Sequence[str], path: Path | None = None) -> Generator[None]:
         """Show a prediction from now on as it is made, where the slide has none that is done, a step at a time."""
