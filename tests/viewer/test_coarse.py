@@ -163,11 +163,13 @@ def test_the_viewer_may_be_closed_meanwhile(
     assert session.opening == 0
 
 
-def test_an_opening_that_napari_ends_is_over(qtbot: Any, tiny_section: Path) -> None:
+def test_an_opening_that_napari_ends_is_over(qtbot: Any, jpg: Path, slow: threading.Event) -> None:
     viewer = ViewerModel()
     session = session_of(viewer)
-    session.open(SlideRef(path=tiny_section))
+    session.open(SlideRef(path=jpg, mpp=MPP))
     assert session.opening == 1
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=60_000)
+    threading.Timer(0.5, slow.set).start()
     WorkerBase.await_workers(60_000)  # as napari does when it quits
     qtbot.waitUntil(lambda: session.opening == 0, timeout=60_000)
     assert len(viewer.layers) == 0

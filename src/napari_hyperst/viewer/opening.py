@@ -46,10 +46,7 @@ class Openings:
                 self._end(coarse)
 
         def failed(ref: SlideRef, error: HyperSTError) -> None:
-            try:
-                coarse.remove()
-            finally:
-                self._end(coarse)
+            self._end(coarse)
             self._not_opened(ref, error)
 
         self._coarse.add(coarse)
@@ -65,10 +62,13 @@ class Openings:
             show_error(f"{error}; the workbench asks for it" if isinstance(error, ScaleError) else str(error))
 
     def _end(self, coarse: CoarseLayer) -> None:
-        """Count one less, once, however the opening ended."""
-        if coarse in self._coarse:
-            self._coarse.remove(coarse)
-            self._session.opening_changed.emit(len(self))
+        """Take its picture away, and count one less, once, however the opening ended."""
+        try:
+            coarse.remove()
+        finally:
+            if coarse in self._coarse:
+                self._coarse.remove(coarse)
+                self._session.opening_changed.emit(len(self))
 
 
 def open_in_thread(
