@@ -46,7 +46,7 @@ def test_open_click_look_export_and_find_the_same_numbers(
     assert entry is not None
     told: list[Any] = []
     bench.child.told.connect(lambda _job, event: told.append(event))
-    with qtbot.waitSignals([bench.work.rested, bench.child.ended], timeout=600_000):
+    with qtbot.waitSignals([bench.work.rested, bench.child.ended], timeout=240_000):
         qtbot.mouseClick(bench.predict_panel.button, Qt.MouseButton.LeftButton)
     assert entry.table is not None, bench.predict_panel.status.text()
     assert [event.content["done"] for event in told if event.content.get("what") == "spots"][-1] == 187
